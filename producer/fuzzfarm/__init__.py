@@ -1,0 +1,1 @@
+"""fuzzfarm: submit keyed batches of fuzz operations and subprocess jobs, and get keyed outcomes back."""
