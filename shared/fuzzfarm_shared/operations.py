@@ -1,0 +1,194 @@
+"""Operations: one unit of work with a key. Frozen, checked when they are made, and light to send.
+
+Limits are declared on the fields. A group (`CallOperation.many`) stands for many calls of one target without one
+model for each of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
+
+from fuzzfarm_shared.targets import TARGET_PATTERN, target_name
+
+MAX_KEY_CHARS = 512
+"""Longest key of an operation: it is stored once per outcome."""
+
+MAX_TIMEOUT_S = 30 * 86_400.0
+"""Longest limit of one try: a month, so that a typing error is caught."""
+
+DEFAULT_TIMEOUT_S = 30.0
+DEFAULT_OUTPUT_BYTES = 10_000_000
+
+OperationKey = Annotated[str, StringConstraints(min_length=1, max_length=MAX_KEY_CHARS)]
+TargetName = Annotated[str, BeforeValidator(target_name), StringConstraints(pattern=TARGET_PATTERN, max_length=500)]
+TimeoutSeconds = Annotated[float, Field(gt=0, le=MAX_TIMEOUT_S, allow_inf_nan=False)]
+
+
+class Operation(BaseModel):
+    """What every operation has; use one of its subclasses."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: ClassVar[str]
+    """Names the handler that runs it."""
+
+    per_operation: ClassVar[tuple[str, ...]] = ()
+    """Fields that differ from one operation to the next; all others are shared by the operations of a chunk."""
+
+    key: OperationKey | None = Field(default=None, description="Unique in its batch; None: its position.")
+    timeout_s: TimeoutSeconds | None = Field(
+        default=DEFAULT_TIMEOUT_S, description="Seconds for one try; None: no limit."
+    )
+    retries: int = Field(default=0, ge=0, le=1_000, description="Further tries after a failure.")
+    retry_delay_s: float = Field(default=1.0, ge=0, le=86_400, description="Seconds before the first retry; doubles.")
+
+
+class CallOperation(Operation):
+    """Call a Python function by name on a worker.
+
+    `target` is "module:qualname" or a callable that can be imported by name; the module must be importable on the
+    workers. A lambda, a closure or a function of `__main__` is refused with a `TargetError`.
+    """
+
+    kind: ClassVar[str] = "call"
+    per_operation: ClassVar[tuple[str, ...]] = ("args", "kwargs")
+
+    target: TargetName = Field(description='"module:function" or "module:Class.method".')
+    args: list[Any] = Field(default_factory=list, description="Positional arguments.")
+    kwargs: dict[str, Any] = Field(default_factory=dict, description="Keyword arguments.")
+    isolation: Literal["worker", "child"] = Field(default="worker", description="Where it runs.")
+
+    @classmethod
+    def many(
+        cls,
+        target: str | Callable[..., Any],
+        items: Iterable[Any],
+        *,
+        star: bool = False,
+        timeout_s: float | None = DEFAULT_TIMEOUT_S,
+        retries: int = 0,
+        retry_delay_s: float = 1.0,
+        isolation: Literal["worker", "child"] = "worker",
+    ) -> CallGroup:
+        """Return a group that calls `target` once for each item, keyed by position.
+
+        Args:
+            target: as for a single operation.
+            items: any iterable, read lazily; each item is the one argument of a call.
+            star: take each item as the sequence of all positional arguments of its call.
+            timeout_s: seconds for one try of each call.
+            retries: further tries of each call.
+            retry_delay_s: seconds before the first retry.
+            isolation: where the calls run.
+        """
+        template = cls.model_validate(
+            {
+                "target": target,
+                "timeout_s": timeout_s,
+                "retries": retries,
+                "retry_delay_s": retry_delay_s,
+                "isolation": isolation,
+            }
+        )
+        return CallGroup(template, items, star)
+
+
+@dataclass(frozen=True, slots=True)
+class CallGroup:
+    """Many calls of one target; submit it alone, or among other operations.
+
+    Attributes:
+        template: the call without arguments; its options hold for the whole group.
+        items: the arguments, read once and lazily.
+        star: whether an item is the sequence of all positional arguments.
+    """
+
+    template: CallOperation
+    items: Iterable[Any]
+    star: bool = False
+
+    def arguments(self) -> Iterator[list[Any]]:
+        """Yield the positional arguments of each call."""
+        return map(list, self.items) if self.star else ([item] for item in self.items)
+
+
+class ProcessLimits(BaseModel):
+    """Limits of a child, set before its program runs; None leaves a limit as the worker has it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    memory_bytes: int | None = Field(default=None, ge=1_000_000, description="Address space.")
+    cpu_s: int | None = Field(default=None, ge=1, description="CPU seconds.")
+    file_size_bytes: int | None = Field(default=None, ge=0, description="Largest file it may write.")
+    open_files: int | None = Field(default=None, ge=8, description="Descriptors.")
+
+
+class SubprocessJob(Operation):
+    """Run a program, without a shell, and keep its exit code and output."""
+
+    kind: ClassVar[str] = "subprocess"
+    per_operation: ClassVar[tuple[str, ...]] = ("command", "stdin")
+
+    command: list[Annotated[str, StringConstraints(max_length=131_072)]] = Field(
+        min_length=1, max_length=10_000, description="The program and its arguments."
+    )
+    cwd: str | None = Field(default=None, description="Working directory on the worker; None: the worker's own.")
+    env: dict[str, str] = Field(default_factory=dict, description="Added to the worker's clean environment.")
+    stdin: bytes | None = Field(default=None, description="Its input; None: nothing.")
+    check: bool = Field(default=False, description="Count a non-zero exit code as an error.")
+    binary: bool = Field(default=False, description="Keep output as bytes instead of text.")
+    max_output_bytes: int = Field(
+        default=DEFAULT_OUTPUT_BYTES, ge=0, le=1_000_000_000, description="Kept of each stream."
+    )
+    limits: ProcessLimits = Field(default_factory=ProcessLimits, description="Resource limits.")
+
+    @model_validator(mode="after")
+    def _refuse_null_characters(self) -> Self:
+        if any("\0" in part for part in self.command):
+            raise ValueError("a command cannot contain a null character: remove it")
+        return self
+
+
+class FuzzOperation(Operation):
+    """Run a target on many generated examples, addressed by seed and index, and keep what fails.
+
+    `target` is an unmodified Hypothesis test or a callable with type hints; `strategy` names a Hypothesis strategy
+    for a callable without. Give `examples` or `time_s`, not both; neither means 1,000 examples.
+    """
+
+    kind: ClassVar[str] = "fuzz"
+
+    target: TargetName = Field(description='"module:function" or "module:Class.method".')
+    strategy: TargetName | None = Field(default=None, description='"module:name" of a strategy.')
+    examples: int | None = Field(default=None, ge=1, le=10**12, description="How many examples to run.")
+    time_s: TimeoutSeconds | None = Field(default=None, description="How long to run, instead of `examples`.")
+    seed: int = Field(default=0, ge=0, lt=2**63, description="Addresses the examples together with their index.")
+    example_timeout_s: TimeoutSeconds = Field(default=1.0, description="Seconds for one example.")
+    memory_bytes: int | None = Field(default=None, ge=64_000_000, description="Address space of the child.")
+    isolation: Literal["child"] = Field(default="child", description="Targets never run in the worker.")
+    timeout_s: TimeoutSeconds | None = Field(default=None, description="Seconds for one shard; None: no limit.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _choose_a_budget(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        if data.get("examples") is not None and data.get("time_s") is not None:
+            raise ValueError("give examples or time_s, not both")
+        if data.get("examples") is None and data.get("time_s") is None:
+            return {**data, "examples": DEFAULT_EXAMPLES}
+        return data
+
+
+DEFAULT_EXAMPLES = 1_000
+"""A run that ends within seconds for most targets."""
+
+AnyOperation = CallOperation | SubprocessJob | FuzzOperation
+KINDS: dict[str, type[CallOperation | SubprocessJob | FuzzOperation]] = {
+    operation.kind: operation for operation in (CallOperation, SubprocessJob, FuzzOperation)
+}
+"""The operation class of each kind, by the word that names it in payloads and files."""
