@@ -109,7 +109,8 @@ def _as_plain(value: Any) -> Any:  # noqa: PLR0911 - one return per documented k
     if isinstance(value, pathlib.PurePath):
         return str(value)
     if type(value).__module__.partition(".")[0] == "numpy" and getattr(value, "shape", None) == ():
-        return value.item()
+        scalar: Any = value
+        return scalar.item()
     base = next((base for base in _BASES if isinstance(value, base)), None)
     if base is not None:
         return base(value)
