@@ -20,7 +20,7 @@ from pydantic import ValidationError
 
 from fuzzfarm_shared.columns import pack_column, unpack_column
 from fuzzfarm_shared.errors import CodecError
-from fuzzfarm_shared.operations import KINDS, AnyOperation, CallGroup, CallOperation
+from fuzzfarm_shared.operations import KINDS, AnyOperation, CallGroup, CallOperation, FuzzOperation
 from fuzzfarm_shared.values import pack, unpack
 
 MAX_SPECS = 65_535
@@ -42,6 +42,8 @@ class PayloadBuilder:
     first: int
     keys: list[str | None] = field(default_factory=list)
     named: int = 0
+    fuzz_operation: FuzzOperation | None = None
+    """The one operation of a payload that is run in shards."""
     _specs: dict[Any, int] = field(default_factory=dict)
     _encoded_specs: list[list[Any]] = field(default_factory=list)
     _spec_of: list[int] = field(default_factory=list)
@@ -61,6 +63,8 @@ class PayloadBuilder:
         self.keys.append(operation.key)
         self.named += operation.key is not None
         self._spec_of.append(self._spec(operation))
+        if isinstance(operation, FuzzOperation):
+            self.fuzz_operation = operation
         if isinstance(operation, CallOperation):
             self._left.append(operation.args)
             self._right.append(operation.kwargs or None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
 from fuzzfarm_shared.connection import LONGEST_BLOCK_S
@@ -78,7 +78,7 @@ class ReadingStore:
                 await self._server.call("ZREM", self._keys.batches, raw)
         return found
 
-    async def segments(self, batch: str, after: str) -> AsyncIterator[tuple[str, Segment]]:
+    async def segments(self, batch: str, after: str) -> AsyncGenerator[tuple[str, Segment], None]:
         """Yield (entry id, segment) from behind `after` until the batch has ended, waiting for more as needed.
 
         Raises:
@@ -100,6 +100,12 @@ class ReadingStore:
                     return
                 after = entry.decode()
                 yield after, decode_segment(self._signer.open(envelope, context))
+
+    async def wait_for_change(self, batch: str, timeout_s: float) -> None:
+        """Return when another segment is recorded, or after `timeout_s`."""
+        name = self._keys.batch(batch, Part.OUTCOMES)
+        block_ms = max(1, int(min(timeout_s, LONGEST_BLOCK_S) * 1000))
+        await self._server.call("XREAD", "COUNT", 1, "BLOCK", block_ms, "STREAMS", name, "$")
 
     async def workers(self, alive_ms: int) -> list[bytes]:
         """Return the last report of every worker that sent one within `alive_ms`."""

@@ -52,6 +52,7 @@ class Accepted:
 
     Attributes:
         status: "ok", "wait" (the queue is full and nothing was done), "conflict" or "duplicate".
+        duplicate: place of the digest that was there before; None without a duplicate.
         submit_id: names the submit that made the batch; part of every signature.
         payloads: payloads accepted so far.
         operations: operations accepted so far.
@@ -61,6 +62,7 @@ class Accepted:
     """
 
     status: str
+    duplicate: int | None
     submit_id: str
     payloads: int
     operations: int
@@ -127,4 +129,6 @@ class SubmissionStore:
             "submit", batch, submit_id, ttl_s, queue_limit, index, *content, random_bits(), seal, *digests
         )
         payloads, operations, sealed, cancelled, depth = numbers
-        return Accepted(status.decode(), kept_id.decode(), payloads, operations, sealed == 1, cancelled == 1, depth)
+        word, _, place = status.decode().partition(":")
+        duplicate = int(place) if place else None
+        return Accepted(word, duplicate, kept_id.decode(), payloads, operations, sealed == 1, cancelled == 1, depth)

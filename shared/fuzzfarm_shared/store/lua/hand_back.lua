@@ -12,7 +12,7 @@ if not rec or rec.t ~= token or rec.s ~= 'l' then return 'fenced' end
 if mode == 'rest' then
   local k = tonumber(ARGV[7])
   if k >= rec.b then return 'ok' end
-  new_chunk(batch, {n = rec.n, p = rec.p, a = k, b = rec.b, m = ARGV[8], d = rec.d, l = rec.l, r = rec.r}, bits)
+  new_chunk(batch, {n = rec.n, p = rec.p, a = k, b = rec.b, m = ARGV[8], d = math.min(rec.d, 1), l = rec.l, r = rec.r}, bits)
   rec.b, rec.m = k, ARGV[6]
   save_chunk(batch, chunk, rec)
   return 'ok'

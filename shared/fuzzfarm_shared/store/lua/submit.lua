@@ -3,7 +3,7 @@
 --       units (examples of a fuzz operation, else operations), random bits, seal (payload count or -1),
 --       then digests of the operations' keys.
 -- Returns {status, submit id, payloads accepted, operations accepted, sealed, cancelled, waiting chunks}
--- where status is "ok", "wait" (queue full, nothing done), "conflict" or "duplicate" (a key came twice).
+-- where status is "ok", "wait" (queue full, nothing done), "conflict" or "duplicate:N" (digest N was there before).
 local batch, ttl, limit = ARGV[1], ARGV[3], tonumber(ARGV[4])
 local index, count, digest, envelope = tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7], ARGV[8]
 local lane, units, bits, seal = ARGV[9], tonumber(ARGV[10]), ARGV[11], tonumber(ARGV[12])
@@ -30,8 +30,13 @@ local function append()
   if flag(meta, 'cancel') == 1 then return 'ok' end
   if redis.call('LLEN', wake(lane)) >= limit then return 'wait' end
   for i = 13, #ARGV, 1000 do
-    local keys = {unpack(ARGV, i, math.min(i + 999, #ARGV))}
-    if redis.call('SADD', key(batch, part.DIGESTS), unpack(keys)) < #keys then return 'duplicate' end
+    local known_keys = redis.call('SMISMEMBER', key(batch, part.DIGESTS), unpack(ARGV, i, math.min(i + 999, #ARGV)))
+    for j, found in ipairs(known_keys) do
+      if found == 1 then return 'duplicate:' .. (i + j - 14) end
+    end
+  end
+  for i = 13, #ARGV, 1000 do
+    redis.call('SADD', key(batch, part.DIGESTS), unpack(ARGV, i, math.min(i + 999, #ARGV)))
   end
   redis.call('RPUSH', boundaries, digest)
   redis.call('HSET', key(batch, part.PAYLOADS), index, envelope, 'r' .. index, units)
