@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fuzzfarm_shared.keys import AttemptId, random_bits
+from fuzzfarm_shared.keys import AttemptId, Lane, random_bits
 from fuzzfarm_shared.ranges import RangeSet
 from fuzzfarm_shared.store.server import Server
 
@@ -39,6 +39,7 @@ class Claim:
         first_claim_s: server time when any chunk of this payload was first claimed.
         merge: whether this chunk merges the shards of a fuzz operation.
         commits: commits that earlier holders of this token made.
+        lane: what the chunk needs of a worker.
         partials: envelopes of the shards' results, for a merge.
     """
 
@@ -56,6 +57,7 @@ class Claim:
     first_claim_s: float
     merge: bool
     commits: int
+    lane: Lane
     partials: tuple[bytes, ...]
 
 
@@ -121,7 +123,7 @@ class AttemptStore:
         if reply[0] == b"refused":
             return Refused()
         envelope, payload, start, stop, done, deaths, number, submit_id = reply[1:9]
-        cancelled, now_ms, first_claim_ms, kind, commits, *partials = reply[9:]
+        cancelled, now_ms, first_claim_ms, kind, commits, lane, *partials = reply[9:]
         return Claim(
             id=attempt,
             envelope=envelope,
@@ -137,6 +139,7 @@ class AttemptStore:
             first_claim_s=first_claim_ms / 1000,
             merge=kind == b"merge",
             commits=commits,
+            lane=Lane(lane.decode()),
             partials=tuple(partials),
         )
 
