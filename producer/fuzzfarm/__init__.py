@@ -1,1 +1,79 @@
 """fuzzfarm: submit keyed batches of fuzz operations and subprocess jobs, and get keyed outcomes back."""
+
+from fuzzfarm.batch import Batch, OutcomeStream
+from fuzzfarm.farm import Farm
+from fuzzfarm.sync import SyncBatch, SyncFarm
+from fuzzfarm_shared.errors import (
+    BatchConflictError,
+    BatchNotFoundError,
+    BatchNotSealedError,
+    CodecError,
+    DuplicateKeyError,
+    FarmAuthenticationError,
+    FarmUnreachableError,
+    FuzzfarmError,
+    InvalidOperationError,
+    NotARedisServerError,
+    PayloadTooLargeError,
+    QueueFullError,
+    SchemaVersionError,
+    SettingsError,
+    SignatureError,
+    TargetError,
+    UnsupportedValueError,
+)
+from fuzzfarm_shared.operations import CallGroup, CallOperation, FuzzOperation, ProcessLimits, SubprocessJob
+from fuzzfarm_shared.outcomes import (
+    BatchAggregate,
+    BatchState,
+    BatchStatus,
+    ErrorKind,
+    Finding,
+    FuzzResult,
+    OperationError,
+    Outcome,
+    SubprocessResult,
+)
+from fuzzfarm_shared.reports import WorkerReport
+from fuzzfarm_shared.settings import ProducerSettings
+
+__all__ = [
+    "Batch",
+    "BatchAggregate",
+    "BatchConflictError",
+    "BatchNotFoundError",
+    "BatchNotSealedError",
+    "BatchState",
+    "BatchStatus",
+    "CallGroup",
+    "CallOperation",
+    "CodecError",
+    "DuplicateKeyError",
+    "ErrorKind",
+    "Farm",
+    "FarmAuthenticationError",
+    "FarmUnreachableError",
+    "Finding",
+    "FuzzOperation",
+    "FuzzResult",
+    "FuzzfarmError",
+    "InvalidOperationError",
+    "NotARedisServerError",
+    "OperationError",
+    "Outcome",
+    "OutcomeStream",
+    "PayloadTooLargeError",
+    "ProcessLimits",
+    "ProducerSettings",
+    "QueueFullError",
+    "SchemaVersionError",
+    "SettingsError",
+    "SignatureError",
+    "SubprocessJob",
+    "SubprocessResult",
+    "SyncBatch",
+    "SyncFarm",
+    "TargetError",
+    "UnsupportedValueError",
+    "WorkerReport",
+]

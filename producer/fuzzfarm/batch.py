@@ -1,0 +1,190 @@
+"""A batch on the farm, seen from any process that knows its key."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from itertools import islice
+from typing import Any
+
+from fuzzfarm_shared.errors import BatchNotFoundError, BatchNotSealedError
+from fuzzfarm_shared.outcomes import BatchAggregate, BatchStatus, ErrorKind, OperationError, Outcome
+from fuzzfarm_shared.segments import Segment
+from fuzzfarm_shared.settling import readable_payload, settled
+from fuzzfarm_shared.signing import Signer
+from fuzzfarm_shared.store import AttemptStore, Claim, OutcomeCursor, ReadingStore, Server
+
+CANCELLER = "canceller"
+"""Stands for a worker in the outcomes that `cancel` records itself."""
+
+CANCEL_LEASE_S = 3.0
+"""If a canceller dies with a chunk, a worker gets it after this."""
+
+CANCEL_WAIT_S = 5.0
+"""How long `cancel` waits for workers to stop what runs."""
+
+
+class Batch:
+    """A keyed set of operations and its outcomes; made by `Farm.submit` and `Farm.batch`."""
+
+    def __init__(self, key: str, server: Server, signer: Signer) -> None:
+        self.key = key
+        self._server = server
+        self._signer = signer
+        self._readings = ReadingStore(server, signer)
+
+    def __repr__(self) -> str:
+        return f"<Batch {self.key!r}>"
+
+    async def status(self) -> BatchStatus:
+        """Return one consistent reading of the batch's counters.
+
+        Raises:
+            BatchNotFoundError: when there is no such batch, or it has expired.
+            FarmUnreachableError: when the server stays away.
+        """
+        return await self._readings.status(self.key)
+
+    def stream(self, cursor: str | None = None) -> OutcomeStream:
+        """Return all outcomes in the order of their completion, waiting for those to come.
+
+        Args:
+            cursor: what `OutcomeStream.cursor` said earlier, here or in another process; None: from the beginning.
+
+        The stream ends after the last outcome of the batch, survives a lost connection, and raises as `status` does.
+        Leaving it early costs nothing.
+        """
+        return OutcomeStream(self._readings, self.key, OutcomeCursor.parse(cursor) if cursor else OutcomeCursor())
+
+    async def wait(self, timeout_s: float | None = None) -> BatchAggregate:
+        """Return all results and errors by key, once every operation has its outcome.
+
+        Args:
+            timeout_s: seconds to wait at most; None: no limit.
+
+        Raises:
+            TimeoutError: when the batch takes longer; it goes on running.
+            BatchNotFoundError: when there is no such batch, or it expires meanwhile.
+        """
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await self._aggregate()
+        except TimeoutError:
+            status = await self.status()
+            submitting = "" if status.sealed else ", still being submitted"
+            raise TimeoutError(
+                f"batch {self.key!r} is not done after {timeout_s} s and goes on running "
+                f"({status.completed:,} of {status.total:,} operations{submitting})"
+            ) from None
+
+    async def results(self) -> BatchAggregate:
+        """Return the results and errors recorded so far, without waiting.
+
+        Raises:
+            BatchNotSealedError: when the batch is not wholly submitted yet.
+            BatchNotFoundError: when there is no such batch, or it has expired.
+        """
+        status = await self.status()
+        if not status.sealed:
+            raise BatchNotSealedError(self.key, status.total)
+        return await self._aggregate(status.completed)
+
+    async def cancel(self) -> int:
+        """Cancel what has no outcome yet and return how many operations were cancelled in all.
+
+        Waiting operations are recorded as cancelled at once; running ones when their worker has killed them, which
+        is waited for up to 5 s. Cancelling a batch that is done changes nothing.
+
+        Raises:
+            BatchNotFoundError: when there is no such batch, or it has expired.
+        """
+        attempts = AttemptStore(self._server, CANCELLER, CANCEL_LEASE_S)
+        deadline = asyncio.get_running_loop().time() + CANCEL_WAIT_S
+        while True:
+            waiting = await attempts.cancel(self.key)
+            if waiting is None:
+                raise BatchNotFoundError(self.key)
+            for attempt in waiting:
+                claim = await attempts.claim(attempt)
+                if isinstance(claim, Claim):
+                    await attempts.commit(
+                        attempt, settled(claim, readable_payload(claim, self._signer), CANCELLED, self._signer)
+                    )
+            status = await self.status()
+            if status.done or (not waiting and asyncio.get_running_loop().time() > deadline):
+                return status.cancelled
+            if not waiting:
+                await self._readings.wait_for_change(self.key, deadline - asyncio.get_running_loop().time())
+
+    async def _aggregate(self, enough: int | None = None) -> BatchAggregate:
+        """Collect outcomes to the end of the batch, or until there are `enough`."""
+        results: dict[str, Any] = {}
+        errors: dict[str, OperationError] = {}
+        if enough != 0:
+            async for _, segment in self._readings.segments(self.key, OutcomeCursor().entry):
+                _collect(segment, results, errors)
+                if enough is not None and len(results) + len(errors) >= enough:
+                    break
+        return BatchAggregate(key=self.key, status=await self.status(), results=results, errors=errors)
+
+
+CANCELLED = OperationError(
+    ErrorKind.CANCELLED, "", "the batch was cancelled before this operation ran", worker=CANCELLER
+)
+
+
+def _collect(segment: Segment, results: dict[str, Any], errors: dict[str, OperationError]) -> None:
+    keys = segment.operation_keys()
+    if not segment.errors:
+        results.update(zip(keys, segment.values, strict=True))
+        return
+    for place, (key, value) in enumerate(zip(keys, segment.values, strict=True)):
+        if place in segment.errors:
+            errors[key] = segment.errors[place]
+        else:
+            results[key] = value
+
+
+class OutcomeStream(AsyncIterator[Outcome]):
+    """Outcomes in completion order; made by `Batch.stream`."""
+
+    def __init__(self, readings: ReadingStore, batch: str, start: OutcomeCursor) -> None:
+        self._segments = readings.segments(batch, start.entry)
+        self._outcomes: Iterator[Outcome] = iter(())
+        self._behind = start.entry
+        self._taken = start.taken
+        self._current: str | None = None
+
+    @property
+    def cursor(self) -> str:
+        """The place behind the last outcome that was taken; give it to `Batch.stream` to go on from there."""
+        return str(OutcomeCursor(self._behind, self._taken))
+
+    def __aiter__(self) -> OutcomeStream:
+        return self
+
+    async def __anext__(self) -> Outcome:
+        while (outcome := next(self._outcomes, None)) is None:
+            await self._advance()
+        self._taken += 1
+        return outcome
+
+    async def take(self) -> list[Outcome] | None:
+        """Return what came with one read, for loops that count time per call; None at the end."""
+        try:
+            first = await anext(self)
+        except StopAsyncIteration:
+            return None
+        rest = list(self._outcomes)
+        self._taken += len(rest)
+        return [first, *rest]
+
+    async def aclose(self) -> None:
+        """Stop reading."""
+        await self._segments.aclose()
+
+    async def _advance(self) -> None:
+        if self._current is not None:
+            self._behind, self._current, self._taken = self._current, None, 0
+        self._current, segment = await anext(self._segments)
+        self._outcomes = islice(segment.outcomes(), self._taken, None)

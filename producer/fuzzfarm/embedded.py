@@ -1,0 +1,111 @@
+"""A farm of one's own: one process that starts server and workers, and ends with all of them when we end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from fuzzfarm_shared.errors import FarmUnreachableError, SettingsError
+from fuzzfarm_shared.settings import WorkerHostSettings
+
+START_TIMEOUT_S = 30.0
+"""A loaded machine may take seconds to start two interpreters and a server."""
+
+STOP_TIMEOUT_S = 10.0
+"""Longer than the workers' grace period; afterwards they are killed."""
+
+POLL_S = 0.005
+
+
+class EmbeddedHost:
+    """Starts `python -m fuzzfarm_worker embedded`; it stops when the pipe that is its input closes."""
+
+    def __init__(self, workers: int, worker_settings: dict[str, Any]) -> None:
+        if workers < 1:
+            raise SettingsError(f"an embedded farm needs at least one worker, not {workers}")
+        self._workers = workers
+        self._environment = _environment(worker_settings)
+        self._folder = Path(tempfile.mkdtemp(prefix="fuzzfarm-"))  # mode 0700: only this user can reach the server
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """Address of the server."""
+        return f"unix://{self._folder / 'server.sock'}"
+
+    @property
+    def log_path(self) -> Path:
+        """Where server and workers write their log while they run."""
+        return self._folder / "farm.log"
+
+    async def __aenter__(self) -> Self:
+        command = [sys.executable, "-m", "fuzzfarm_worker", "embedded", "--workers", str(self._workers)]
+        self._process = await asyncio.to_thread(self._start, command)
+        try:
+            await self._ready(self._process)
+        except BaseException:
+            await self._stop()
+            raise
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._stop()
+
+    def _start(self, command: list[str]) -> subprocess.Popen[bytes]:
+        with self.log_path.open("wb") as log:
+            return subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                env={**self._environment, "FUZZFARM_REDIS_URL": self.url},
+                start_new_session=True,  # Ctrl-C is ours to handle
+            )
+
+    async def _ready(self, process: subprocess.Popen[bytes]) -> None:
+        """Wait for the server's socket; it appears when the server listens."""
+        deadline = time.monotonic() + START_TIMEOUT_S
+        socket_path = self._folder / "server.sock"
+        while not socket_path.exists():
+            if process.poll() is not None or time.monotonic() > deadline:
+                lines = self.log_path.read_text(errors="replace").strip().splitlines()
+                reason = lines[-1] if lines else f"exit code {process.returncode}"
+                raise FarmUnreachableError(self.url, f"the embedded farm did not start: {reason}")
+            await asyncio.sleep(POLL_S)
+
+    async def _stop(self) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            assert process.stdin is not None  # noqa: S101 - opened as a pipe
+            process.stdin.close()
+            try:
+                await asyncio.to_thread(process.wait, STOP_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                await asyncio.to_thread(process.wait)
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _environment(worker_settings: dict[str, Any]) -> dict[str, str]:
+    """Return our environment with the workers' settings in it; raises SettingsError for one that cannot work."""
+    everything = {"allow_targets": "*", "allow_commands": "*", "allow_roots": "*"}
+    given = {**everything, **worker_settings}
+    WorkerHostSettings.load(**given)
+    texts = {
+        name: value if isinstance(value, str) else _text(value) for name, value in given.items() if value is not None
+    }
+    return {**os.environ, **{f"FUZZFARM_{name.upper()}": text for name, text in texts.items()}}
+
+
+def _text(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

@@ -1,0 +1,135 @@
+"""The client of a farm: connect to one, or start one of your own."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import Any, Self
+
+from redis.asyncio import Redis
+
+from fuzzfarm.batch import Batch
+from fuzzfarm.embedded import EmbeddedHost
+from fuzzfarm.feed import Operations
+from fuzzfarm.submission import Submission
+from fuzzfarm_shared.connection import check_server, connect
+from fuzzfarm_shared.errors import DuplicateKeyError
+from fuzzfarm_shared.keys import check_batch_key, new_batch_key
+from fuzzfarm_shared.outcomes import BatchStatus
+from fuzzfarm_shared.reports import HEARTBEAT_TTL_S, WorkerReport
+from fuzzfarm_shared.settings import ProducerSettings
+from fuzzfarm_shared.store import ReadingStore, Server, SubmissionStore
+
+
+class Farm:
+    """A farm of workers behind one server; an async context manager, made by `connect` or `embedded`."""
+
+    def __init__(self, settings: ProducerSettings, host: EmbeddedHost | None = None) -> None:
+        self.settings = settings
+        self._host = host
+        self._stack = AsyncExitStack()
+        self._server_or_none: Server | None = None
+
+    @classmethod
+    def connect(cls, url: str | None = None, **settings: Any) -> Self:
+        """Return a client of the farm at `url`.
+
+        Args:
+            url: redis://, rediss:// or unix:// address of the server; None: `FUZZFARM_REDIS_URL`.
+            settings: any field of `ProducerSettings`, instead of its environment variable.
+
+        Raises:
+            SettingsError: for a setting that cannot work.
+
+        Entering the context raises FarmUnreachableError (or one of its subclasses) when the server does not answer.
+        """
+        return cls(ProducerSettings.load(redis_url=url, **settings))
+
+    @classmethod
+    def embedded(cls, workers: int = 1, **worker_settings: Any) -> Self:
+        """Return a farm of its own: a server on a private unix socket and `workers` worker processes on this host.
+
+        Args:
+            workers: worker processes to start.
+            worker_settings: any field of `WorkerHostSettings`; everything is allowed to run, because only this user
+                can reach the server.
+
+        Leaving the context stops server and workers; so does the death of this process.
+        """
+        host = EmbeddedHost(workers, worker_settings)
+        return cls(ProducerSettings.load(redis_url=host.url, signing_key=worker_settings.get("signing_key")), host)
+
+    @property
+    def url(self) -> str:
+        """The server's address without its password."""
+        return self.settings.safe_url
+
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as stack:
+            if self._host is not None:
+                await stack.enter_async_context(self._host)
+            client: Redis = connect(self.settings)
+            stack.push_async_callback(client.aclose)
+            await check_server(client, self.settings)
+            self._server_or_none = Server(client, self.settings)
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._server_or_none = None
+        await self._stack.aclose()
+
+    async def submit(self, operations: Operations, key: str | None = None, *, wait: bool = True) -> Batch:
+        """Submit a keyed set of operations and return its batch.
+
+        Args:
+            operations: an iterable or async iterable of operations and groups, read lazily, or one group. Each
+                operation without a key gets its position as its key.
+            key: the batch's key; None makes a new one. Submitting the same content under the same key again joins
+                the batch, and finishes a submit that was interrupted.
+            wait: wait while the queue is full; otherwise raise `QueueFullError`.
+
+        Raises:
+            InvalidOperationError: for what cannot be an operation or a key; for a sequence before anything is sent.
+            DuplicateKeyError: when a key comes twice; a batch from lazy input is cancelled then.
+            BatchConflictError: when the key exists with other content.
+            UnsupportedValueError: for an argument that cannot travel.
+            FarmUnreachableError: when the server stays away; what was accepted is kept.
+
+        Cancelling leaves the batch unfinished; submitting it again goes on behind what was accepted.
+        """
+        batch = Batch(new_batch_key() if key is None else check_batch_key(key), self._server, self.settings.signer)
+        store = SubmissionStore(self._server)
+        submission = Submission(store, self.settings, batch.key, operations, wait=wait)
+        try:
+            await submission.run(may_exist=key is not None)
+        except DuplicateKeyError:
+            if submission.started:
+                await batch.cancel()
+            raise
+        return batch
+
+    def batch(self, key: str) -> Batch:
+        """Return the batch `key`, submitted by whomever; nothing is asked of the server yet.
+
+        Raises:
+            InvalidOperationError: for what cannot be a batch key.
+        """
+        return Batch(check_batch_key(key), self._server, self.settings.signer)
+
+    async def batches(self, limit: int = 100) -> list[BatchStatus]:
+        """Return the status of the newest batches, newest first."""
+        return await ReadingStore(self._server, self.settings.signer).batches(limit)
+
+    async def workers(self) -> list[WorkerReport]:
+        """Return what each live worker says of itself, by name."""
+        raw = await ReadingStore(self._server, self.settings.signer).workers(int(HEARTBEAT_TTL_S * 1000))
+        return sorted((WorkerReport.model_validate_json(report) for report in raw), key=lambda report: report.name)
+
+    @property
+    def _server(self) -> Server:
+        if self._server_or_none is None:
+            raise RuntimeError("the farm is not connected: use it inside `async with Farm.connect(...) as farm:`")
+        return self._server_or_none

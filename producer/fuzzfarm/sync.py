@@ -1,0 +1,125 @@
+"""The blocking facade for scripts and notebooks: the same names, without `await`."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Coroutine, Iterator
+from concurrent.futures import Future
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from fuzzfarm.batch import Batch
+from fuzzfarm.farm import Farm
+from fuzzfarm.feed import Operations
+from fuzzfarm_shared.outcomes import BatchAggregate, BatchStatus, Outcome
+from fuzzfarm_shared.reports import WorkerReport
+
+T = TypeVar("T")
+
+
+class SyncFarm:
+    """A `Farm` whose methods block; it runs an event loop in a thread of its own while the context is open."""
+
+    def __init__(self, farm: Farm) -> None:
+        self._farm = farm
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="fuzzfarm-sync", daemon=True)
+
+    @classmethod
+    def connect(cls, url: str | None = None, **settings: Any) -> Self:
+        """As `Farm.connect`."""
+        return cls(Farm.connect(url, **settings))
+
+    @classmethod
+    def embedded(cls, workers: int = 1, **worker_settings: Any) -> Self:
+        """As `Farm.embedded`."""
+        return cls(Farm.embedded(workers, **worker_settings))
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        try:
+            self.run(self._farm.__aenter__())
+        except BaseException:
+            self._stop_loop()
+            raise
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            self.run(self._farm.__aexit__(exc_type, exc, traceback))
+        finally:
+            self._stop_loop()
+
+    def submit(self, operations: Operations, key: str | None = None, *, wait: bool = True) -> SyncBatch:
+        """As `Farm.submit`; a plain iterable is read in the thread of the event loop."""
+        return SyncBatch(self, self.run(self._farm.submit(operations, key, wait=wait)))
+
+    def batch(self, key: str) -> SyncBatch:
+        """As `Farm.batch`."""
+        return SyncBatch(self, self._farm.batch(key))
+
+    def batches(self, limit: int = 100) -> list[BatchStatus]:
+        """As `Farm.batches`."""
+        return self.run(self._farm.batches(limit))
+
+    def workers(self) -> list[WorkerReport]:
+        """As `Farm.workers`."""
+        return self.run(self._farm.workers())
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Return the result of a coroutine of this farm; KeyboardInterrupt here cancels it."""
+        future: Future[T] = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        try:
+            return future.result()
+        except KeyboardInterrupt:
+            future.cancel()
+            raise
+
+    def _stop_loop(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+class SyncBatch:
+    """A `Batch` whose methods block."""
+
+    def __init__(self, farm: SyncFarm, batch: Batch) -> None:
+        self._farm = farm
+        self._batch = batch
+
+    def __repr__(self) -> str:
+        return f"<SyncBatch {self.key!r}>"
+
+    @property
+    def key(self) -> str:
+        """The batch's key."""
+        return self._batch.key
+
+    def status(self) -> BatchStatus:
+        """As `Batch.status`."""
+        return self._farm.run(self._batch.status())
+
+    def stream(self, cursor: str | None = None) -> Iterator[Outcome]:
+        """As `Batch.stream`."""
+        stream = self._batch.stream(cursor)
+        try:
+            while (some := self._farm.run(stream.take())) is not None:
+                yield from some
+        finally:
+            self._farm.run(stream.aclose())
+
+    def wait(self, timeout_s: float | None = None) -> BatchAggregate:
+        """As `Batch.wait`."""
+        return self._farm.run(self._batch.wait(timeout_s))
+
+    def results(self) -> BatchAggregate:
+        """As `Batch.results`."""
+        return self._farm.run(self._batch.results())
+
+    def cancel(self) -> int:
+        """As `Batch.cancel`."""
+        return self._farm.run(self._batch.cancel())

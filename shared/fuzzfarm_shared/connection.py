@@ -1,0 +1,151 @@
+"""Connections to the server: how they are made, how long a lost one is waited for, and whose error it becomes."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from redis import exceptions as redis_errors
+from redis.asyncio import Redis
+
+from fuzzfarm_shared.errors import FarmAuthenticationError, FarmUnreachableError, NotARedisServerError
+from fuzzfarm_shared.log import get_logger
+from fuzzfarm_shared.settings import FarmSettings
+
+LONGEST_BLOCK_S = 5.0
+"""No command waits on the server for longer, so that a dead connection is noticed."""
+
+SOCKET_TIMEOUT_S = LONGEST_BLOCK_S + 5.0
+FIRST_BACKOFF_S = 0.05
+LONGEST_BACKOFF_S = 1.0
+
+T = TypeVar("T")
+log = get_logger(__name__)
+
+LOST = (redis_errors.ConnectionError, redis_errors.TimeoutError, ConnectionError, TimeoutError)
+"""What a command raises when the server is away; `BusyLoadingError` (a restarting server) is one of them."""
+
+_FINAL = (redis_errors.AuthenticationError, redis_errors.AuthorizationError)
+"""Subclasses of redis' ConnectionError that waiting does not mend."""
+
+
+def connection_options(settings: FarmSettings) -> dict[str, Any]:
+    """Return the options that every client of ours has, async or not."""
+    options: dict[str, Any] = {
+        "socket_timeout": SOCKET_TIMEOUT_S,
+        "socket_connect_timeout": settings.connect_timeout_s,
+    }
+    scheme = urlsplit(settings.redis_url).scheme
+    if scheme != "unix":
+        options["socket_keepalive"] = True
+    if scheme == "rediss":
+        options["ssl_check_hostname"] = True
+    return options
+
+
+def connect(settings: FarmSettings) -> Redis:
+    """Return a client of the configured server; it connects when it is first used."""
+    client: Redis = Redis.from_url(settings.redis_url, **connection_options(settings))
+    return client
+
+
+async def check_server(client: Redis, settings: FarmSettings) -> None:
+    """Ask the server for a sign of life, once.
+
+    Raises:
+        FarmUnreachableError: when nothing answers; its subclasses when the wrong thing does.
+    """
+    with farm_errors(settings):
+        await client.ping()
+
+
+@contextmanager
+def farm_errors(settings: FarmSettings) -> Iterator[None]:
+    """Turn what redis-py raises into our errors; the only place that does."""
+    url = settings.safe_url
+    try:
+        yield
+    except (redis_errors.AuthenticationError, redis_errors.AuthorizationError, redis_errors.NoPermissionError) as exc:
+        raise FarmAuthenticationError(url, _wrong_password(url, exc)) from exc
+    except (redis_errors.InvalidResponse, UnicodeDecodeError) as exc:
+        raise NotARedisServerError(
+            url, f"what answers at {url} is not a Redis or Valkey server: check host and port"
+        ) from exc
+    except redis_errors.BusyLoadingError as exc:
+        raise FarmUnreachableError(
+            url, f"the server at {url} is still loading its data: try again in a moment"
+        ) from exc
+    except LOST as exc:
+        raise FarmUnreachableError(
+            url, f"no server answers at {url} ({_reason(exc)}): start one, or set FUZZFARM_REDIS_URL or --redis"
+        ) from exc
+    except redis_errors.ResponseError as exc:
+        if "NOAUTH" in str(exc) or "WRONGPASS" in str(exc) or "invalid password" in str(exc):
+            raise FarmAuthenticationError(url, _wrong_password(url, exc)) from exc
+        if "unknown command" in str(exc).lower():
+            raise NotARedisServerError(url, f"the server at {url} lacks a command that fuzzfarm needs: {exc}") from exc
+        raise
+
+
+def _wrong_password(url: str, exc: Exception) -> str:
+    return f"the server at {url} refused our user name or password ({exc}): put the right one into the address"
+
+
+def _reason(exc: BaseException) -> str:
+    text = str(exc).strip() or type(exc).__name__
+    return text.rstrip(".").splitlines()[0]
+
+
+class Patience:
+    """Repeats an idempotent command while the server is away, with back-off and jitter, and logs that once.
+
+    Args:
+        settings: where the server is, and `reconnect_s`: how long one command may wait for it.
+    """
+
+    def __init__(self, settings: FarmSettings) -> None:
+        self._settings = settings
+        self._lost_at: float | None = None
+
+    async def call(self, command: Callable[[], Awaitable[T]]) -> T:
+        """Return what `command` returns.
+
+        Raises:
+            FarmUnreachableError: when the server stayed away for `reconnect_s`.
+        """
+        give_up_at = time.monotonic() + self._settings.reconnect_s
+        tries = 0
+        while True:
+            try:
+                result = await command()
+            except LOST as exc:
+                if isinstance(exc, _FINAL) or time.monotonic() >= give_up_at:
+                    with farm_errors(self._settings):
+                        raise
+                self._note_loss(exc)
+                await asyncio.sleep(backoff_s(tries))
+                tries += 1
+            else:
+                self._note_return()
+                return result
+
+    def _note_loss(self, exc: BaseException) -> None:
+        if self._lost_at is None:
+            self._lost_at = time.monotonic()
+            log.warning("the server is away, waiting for it", server=self._settings.safe_url, reason=_reason(exc))
+
+    def _note_return(self) -> None:
+        if self._lost_at is not None:
+            log.warning("the server is back", waited_s=round(time.monotonic() - self._lost_at, 1))
+            self._lost_at = None
+
+
+def backoff_s(tries: int) -> float:
+    """Return how long to wait after `tries` earlier waits: doubling up to a second, the upper half at random."""
+    longest: float = min(LONGEST_BACKOFF_S, FIRST_BACKOFF_S * 2 ** min(tries, 10))
+    return longest * (0.5 + random.random() / 2)

@@ -1,0 +1,128 @@
+"""Names of everything that fuzzfarm keeps on the server; the Lua scripts get them from here too."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from dataclasses import dataclass
+from enum import StrEnum
+
+from fuzzfarm_shared.errors import InvalidOperationError
+
+MAX_BATCH_KEY_CHARS = 200
+"""Batch keys are part of every job id."""
+
+_BATCH_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:+/-]*")
+
+
+class Lane(StrEnum):
+    """What a chunk needs of a worker; a worker waits only on the lanes that it has room for."""
+
+    SLOTS = "slots"
+    """Calls and subprocess jobs: a free slot of the executor."""
+
+    FUZZ = "fuzz"
+    """A shard of a fuzz operation: a free child interpreter."""
+
+
+class Part(StrEnum):
+    """The keys of one batch, by the suffix of their name."""
+
+    META = ""
+    """Hash: counters and state."""
+    PAYLOADS = ":p"
+    """Hash: payload id to encoded operations; `r<id>` to units without an outcome; `d<id>` to first claim in ms."""
+    CHUNKS = ":c"
+    """Hash: chunk id to its record; a chunk that is done has none."""
+    OUTCOMES = ":o"
+    """Stream: one entry for each committed segment, in the order of commits; the last one marks the end."""
+    BOUNDARIES = ":s"
+    """List: count and digest of every accepted payload, which a resumed submit is compared with."""
+    DIGESTS = ":k"
+    """Set: digests of the operation keys seen, while the batch is being submitted from lazy input."""
+    PARTIALS = ":m:"
+    """List per payload: results of the shards of one fuzz operation, until they are merged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Key names under one namespace."""
+
+    namespace: str = "ff"
+
+    @property
+    def queue(self) -> str:
+        """Sorted set of arq: attempts that wait."""
+        return f"{self.namespace}:queue"
+
+    @property
+    def leases(self) -> str:
+        """Sorted set: attempts that run, by the server time (ms) at which their lease ends."""
+        return f"{self.namespace}:leases"
+
+    @property
+    def batches(self) -> str:
+        """Sorted set: batch keys by the server time (ms) of their first submit."""
+        return f"{self.namespace}:batches"
+
+    @property
+    def workers(self) -> str:
+        """Sorted set: worker names by the server time (ms) of their last heartbeat."""
+        return f"{self.namespace}:workers"
+
+    def worker(self, name: str) -> str:
+        """What one worker tells of itself."""
+        return f"{self.namespace}:w:{name}"
+
+    def wake(self, lane: Lane) -> str:
+        """List on which workers wait for the attempts of a lane."""
+        return f"{self.namespace}:wake:{lane.value}"
+
+    def batch(self, batch: str, part: Part) -> str:
+        """One of the keys of a batch."""
+        return f"{self.namespace}:b:{batch}{part.value}"
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptId:
+    """`<batch>/<chunk>@<token>`: one try to run a chunk, and the id of its arq job."""
+
+    batch: str
+    chunk: int
+    token: str
+
+    def __str__(self) -> str:
+        return f"{self.batch}/{self.chunk}@{self.token}"
+
+    @classmethod
+    def parse(cls, text: str) -> AttemptId:
+        """Return the id written as `text`; ValueError for any other text."""
+        path, _, token = text.rpartition("@")
+        batch, _, chunk = path.rpartition("/")
+        if not batch or not token:
+            raise ValueError(f"{text!r} is no attempt id")
+        return cls(batch, int(chunk), token)
+
+
+def check_batch_key(key: str) -> str:
+    """Return `key` if a batch may have it.
+
+    Raises:
+        InvalidOperationError: for an empty or too long key, or one with other characters.
+    """
+    if len(key) > MAX_BATCH_KEY_CHARS or not _BATCH_KEY.fullmatch(key):
+        raise InvalidOperationError(
+            f"{key[:80]!r} cannot be a batch key: use 1 to {MAX_BATCH_KEY_CHARS} letters, digits and . _ : + / -, "
+            "the first a letter or digit"
+        )
+    return key
+
+
+def new_batch_key() -> str:
+    """Return a batch key that nobody else has."""
+    return f"batch-{secrets.token_hex(6)}"
+
+
+def random_bits() -> str:
+    """Return the 64 random bits of a token as text."""
+    return secrets.token_hex(8)

@@ -1,0 +1,140 @@
+"""Settings of both roles: read once at the edge, from `FUZZFARM_*` variables or the command line, and passed in.
+
+Every field has a default, a unit in its name where it has one, and a line of help, which the command line shows.
+Secrets never appear in `repr`.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import Annotated, Any, Self
+from urllib.parse import urlsplit, urlunsplit
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from fuzzfarm_shared.errors import SettingsError
+from fuzzfarm_shared.keys import Keys
+from fuzzfarm_shared.signing import Signer
+
+NameList = Annotated[tuple[str, ...], NoDecode]
+"""Names separated by commas in the environment."""
+
+
+class FarmSettings(BaseSettings):
+    """What producers and workers must agree on."""
+
+    model_config = SettingsConfigDict(env_prefix="FUZZFARM_", frozen=True, extra="forbid")
+
+    redis_url: str = Field(
+        default="redis://127.0.0.1:6379/0", repr=False, description="Server: redis://, rediss:// or unix://."
+    )
+    namespace: str = Field(
+        default="ff", pattern=r"^[A-Za-z0-9_.{}-]{1,40}$", description="Prefix of all keys on the server."
+    )
+    signing_key: SecretStr | None = Field(
+        default=None, description="Keys that sign payloads, comma-separated: the first signs, all are accepted."
+    )
+    result_ttl_s: int = Field(
+        default=7 * 86_400, ge=60, description="Seconds that a batch is kept after its last change."
+    )
+    max_payload_bytes: int = Field(
+        default=16 * 1024 * 1024, ge=1024, le=256 * 1024 * 1024, description="Largest encoded operation or result."
+    )
+    connect_timeout_s: float = Field(default=5.0, gt=0, description="Seconds to wait for the first connection.")
+    reconnect_s: float = Field(default=300.0, ge=0, description="Seconds to go on trying after a connection was lost.")
+
+    @field_validator("redis_url")
+    @classmethod
+    def _known_scheme(cls, url: str) -> str:
+        if urlsplit(url).scheme not in {"redis", "rediss", "unix"}:
+            raise ValueError(
+                f"{without_password(url)!r} is no server address: write redis://HOST:PORT/DB, rediss:// or unix://PATH"
+            )
+        return url
+
+    @property
+    def safe_url(self) -> str:
+        """The server's address without its password."""
+        return without_password(self.redis_url)
+
+    @property
+    def keys(self) -> Keys:
+        """Names of everything on the server."""
+        return Keys(self.namespace)
+
+    @property
+    def signer(self) -> Signer:
+        """Signs and checks payloads with the configured keys."""
+        if self.signing_key is None:
+            return Signer()
+        parts = self.signing_key.get_secret_value().split(",")
+        return Signer(tuple(part.strip().encode() for part in parts if part.strip()))
+
+    @classmethod
+    def load(cls, **given: Any) -> Self:
+        """Return the settings of the environment, with those in `given` that are not None instead.
+
+        Raises:
+            SettingsError: for the first setting that cannot work, naming it.
+        """
+        try:
+            settings = cls(**{name: value for name, value in given.items() if value is not None})
+        except ValidationError as exc:
+            raise _settings_error(exc) from None
+        _ = settings.signer
+        return settings
+
+
+class ProducerSettings(FarmSettings):
+    """What only producers use."""
+
+    chunk_operations: int = Field(default=10_000, ge=1, le=50_000, description="Most operations in one chunk.")
+    queue_limit: int = Field(default=10_000, ge=1, description="Chunks that may wait before submit waits.")
+
+
+class WorkerHostSettings(FarmSettings):
+    """What only workers use."""
+
+    name: str = Field(
+        default_factory=socket.gethostname, max_length=100, description="Host name shown for this worker."
+    )
+    max_concurrency: int = Field(default=50, ge=1, le=10_000, description="Operations at once in one worker process.")
+    max_children: int = Field(default=1, ge=1, le=256, description="Fuzzed targets at once in one worker process.")
+    lease_s: float = Field(default=3.0, ge=0.2, description="Seconds until a silent worker's chunks run again.")
+    renew_every_s: float = Field(default=1.0, gt=0, description="Seconds between renewals of leases.")
+    commit_every_s: float = Field(default=1.0, gt=0, description="Outcomes of slow chunks are recorded this often (s).")
+    share_after_s: float = Field(
+        default=0.5, gt=0, description="After this (s) a chunk's unstarted rest is given back."
+    )
+    grace_s: float = Field(default=5.0, ge=0, description="Seconds that running operations get on SIGTERM.")
+    allow_targets: NameList = Field(default=(), description="Targets that may run: module, module:name or *.")
+    allow_commands: NameList = Field(default=(), description="Programs that may run: absolute paths, names or *.")
+    allow_roots: NameList = Field(default=(), description="Folders that jobs may use, or *.")
+    insecure: bool = Field(default=False, description="Work without a signing key or allow-list on a remote server.")
+    log_level: str = Field(
+        default="info", pattern="^(debug|info|warning|error)$", description="Least severe line to log."
+    )
+
+    @field_validator("allow_targets", "allow_commands", "allow_roots", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            value = value.split(",")
+        return tuple(part.strip() for part in value if part.strip())
+
+
+def without_password(url: str) -> str:
+    """Return `url` with its password replaced by three stars."""
+    parts = urlsplit(url)
+    if parts.password is None:
+        return url
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit(parts._replace(netloc=f"{parts.username or ''}:***@{host}"))
+
+
+def _settings_error(exc: ValidationError) -> SettingsError:
+    first = exc.errors(include_input=False, include_url=False)[0]
+    name = str(first["loc"][0]) if first["loc"] else "settings"
+    message = first["msg"].removeprefix("Value error, ")
+    return SettingsError(f"setting {name} (FUZZFARM_{name.upper()}): {message}")

@@ -1,0 +1,20 @@
+"""The batch store: the only place that knows how a batch is kept on the server."""
+
+from fuzzfarm_shared.store.attempts import AttemptStore, Claim, Commit, CommitReply, Refused
+from fuzzfarm_shared.store.readings import OutcomeCursor, ReadingStore
+from fuzzfarm_shared.store.server import Server
+from fuzzfarm_shared.store.submissions import Accepted, EncodedPayload, SubmissionStore
+
+__all__ = [
+    "Accepted",
+    "AttemptStore",
+    "Claim",
+    "Commit",
+    "CommitReply",
+    "EncodedPayload",
+    "OutcomeCursor",
+    "ReadingStore",
+    "Refused",
+    "Server",
+    "SubmissionStore",
+]

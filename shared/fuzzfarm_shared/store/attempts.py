@@ -1,0 +1,206 @@
+"""Attempts: how a worker claims a chunk, keeps it, records its outcomes and gives it back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fuzzfarm_shared.keys import AttemptId, random_bits
+from fuzzfarm_shared.ranges import RangeSet
+from fuzzfarm_shared.store.server import Server
+
+SETTLING_REFUSALS = 3
+"""This many workers must refuse a chunk before its operations are rejected: one wrong host cannot fail a batch."""
+
+ALIVE_MS = 10_000
+"""A worker without a heartbeat for this long is not counted."""
+
+FREED_AT_ONCE = 100
+"""Chunks that one take-over frees, so that it never blocks the server for long; the next one goes on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A leased chunk.
+
+    Attributes:
+        id: the attempt, whose token fences every write.
+        envelope: the signed payload, or None if the server has lost it.
+        payload: id of the payload in its batch.
+        start: first unit of the chunk.
+        stop: unit after its last.
+        done: units that have their outcome from earlier attempts.
+        deaths: how many leases of this chunk ended with their worker.
+        attempt: number of this attempt, counted from 1.
+        submit_id: part of every signature of this batch.
+        cancelled: whether the batch was cancelled.
+        now_s: server time, seconds since the epoch.
+        first_claim_s: server time when any chunk of this payload was first claimed.
+        merge: whether this chunk merges the shards of a fuzz operation.
+        commits: commits that earlier holders of this token made.
+        partials: envelopes of the shards' results, for a merge.
+    """
+
+    id: AttemptId
+    envelope: bytes | None
+    payload: int
+    start: int
+    stop: int
+    done: RangeSet
+    deaths: int
+    attempt: int
+    submit_id: str
+    cancelled: bool
+    now_s: float
+    first_claim_s: float
+    merge: bool
+    commits: int
+    partials: tuple[bytes, ...]
+
+
+class Refused:
+    """The answer to a claim by a worker that refused the chunk before; the chunk waits for another worker."""
+
+
+@dataclass(frozen=True, slots=True)
+class CommitReply:
+    """The answer to a commit.
+
+    Attributes:
+        fenced: the chunk is no longer ours and nothing was recorded: stop its work.
+        cancelled: the batch was cancelled.
+    """
+
+    fenced: bool
+    cancelled: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """What one commit records.
+
+    Attributes:
+        number: 1 for the first commit of an attempt, then counting up; a repeated number changes nothing.
+        envelope: signed outcomes; empty for none.
+        succeeded: operations with a value among them.
+        failed: operations with an error among them.
+        cancelled: operations that were cancelled among them.
+        units: units of the chunk that have their outcome with this commit.
+        examples: examples that were run.
+        done: all units of the chunk with an outcome, this commit included.
+        final: nothing of the chunk is left.
+        partial: the envelope holds the result of a shard, to be merged later.
+    """
+
+    number: int
+    envelope: bytes
+    succeeded: int = 0
+    failed: int = 0
+    cancelled: int = 0
+    units: int = 0
+    examples: int = 0
+    done: bytes = b""
+    final: bool = False
+    partial: bool = False
+
+
+class AttemptStore:
+    """The worker's way into the store."""
+
+    def __init__(self, server: Server, worker: str, lease_s: float) -> None:
+        self._server = server
+        self._worker = worker
+        self._lease_ms = int(lease_s * 1000)
+
+    async def claim(self, attempt: AttemptId) -> Claim | Refused | None:
+        """Move the attempt from arq's queue into our leases; None when the chunk is no longer waiting for it."""
+        reply = await self._run("claim", attempt, self._worker, self._lease_ms, random_bits())
+        if not reply:
+            return None
+        if reply[0] == b"refused":
+            return Refused()
+        envelope, payload, start, stop, done, deaths, number, submit_id = reply[1:9]
+        cancelled, now_ms, first_claim_ms, kind, commits, *partials = reply[9:]
+        return Claim(
+            id=attempt,
+            envelope=envelope,
+            payload=payload,
+            start=start,
+            stop=stop,
+            done=RangeSet.decode(done),
+            deaths=deaths,
+            attempt=number,
+            submit_id=submit_id.decode(),
+            cancelled=cancelled == 1,
+            now_s=now_ms / 1000,
+            first_claim_s=first_claim_ms / 1000,
+            merge=kind == b"merge",
+            commits=commits,
+            partials=tuple(partials),
+        )
+
+    async def commit(self, attempt: AttemptId, commit: Commit) -> CommitReply:
+        """Record outcomes, once."""
+        status, cancelled = await self._run(
+            "commit",
+            attempt,
+            commit.number,
+            commit.envelope,
+            commit.succeeded,
+            commit.failed,
+            commit.cancelled,
+            commit.units,
+            commit.examples,
+            commit.done,
+            int(commit.final),
+            int(commit.partial),
+            random_bits(),
+        )
+        return CommitReply(fenced=status == b"fenced", cancelled=cancelled == 1)
+
+    async def hand_back_rest(self, attempt: AttemptId, done: RangeSet, start: int, split: int, stop: int) -> bool:
+        """Make [split, stop) a new waiting chunk and keep [start, split); False when the chunk is no longer ours."""
+        low, high = done.within(start, split).encode(), done.within(split, stop).encode()
+        return bool(await self._run("hand_back", attempt, "rest", random_bits(), low, split, high, "", 0, 0) == b"ok")
+
+    async def hand_back_all(self, attempt: AttemptId, done: RangeSet) -> bool:
+        """Let the chunk wait again, without counting this attempt; False when it is no longer ours."""
+        reply = await self._run("hand_back", attempt, "all", random_bits(), done.encode(), 0, b"", "", 0, 0)
+        return bool(reply == b"ok")
+
+    async def refuse(self, attempt: AttemptId, done: RangeSet) -> bool:
+        """Leave the chunk to other workers; True when enough have refused it and this one must record why."""
+        reply = await self._run(
+            "hand_back",
+            attempt,
+            "refused",
+            random_bits(),
+            done.encode(),
+            0,
+            b"",
+            self._worker,
+            SETTLING_REFUSALS,
+            ALIVE_MS,
+        )
+        return bool(reply == b"settled")
+
+    async def take_over(self, report: bytes, report_ttl_s: float) -> tuple[int, int, int, int]:
+        """Report a heartbeat and free what dead workers hold; returns (freed, woken, waiting, leased) chunks."""
+        ttl_ms = int(report_ttl_s * 1000)
+        reply = await self._server.run("take_over", self._worker, report, ttl_ms, random_bits(), FREED_AT_ONCE)
+        freed, woken, waiting, leased = reply
+        return freed, woken, waiting, leased
+
+    async def cancel(self, batch: str) -> list[AttemptId] | None:
+        """Cancel the batch; returns the attempts that still wait, or None when there is no such batch."""
+        known, *waiting = await self._server.run("cancel", batch)
+        return [AttemptId.parse(raw.decode()) for raw in waiting] if known else None
+
+    async def _run(self, script: str, attempt: AttemptId, *args: str | int | bytes) -> Any:
+        return await self._server.run(script, attempt.batch, attempt.chunk, attempt.token, *args)
+
+
+def renew_arguments(lease_s: float, attempts: Sequence[AttemptId]) -> list[str | int]:
+    """Return the arguments of the renew script, which a thread runs outside the event loop."""
+    return [int(lease_s * 1000), *map(str, attempts)]

@@ -1,0 +1,34 @@
+-- Move an attempt from arq's queue into our leases. ARGV: batch, chunk, token, worker, lease (ms), random bits.
+-- Returns {} when the attempt is no longer the chunk's; {"refused"} when this worker refused it before (it is queued
+-- again for others); else {"ok", envelope, payload, a, b, units done, deaths, attempt, submit id, cancelled, now,
+-- first claim of the payload (ms), kind, last commit, partial results...}.
+local batch, chunk, token, worker, lease_ms = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
+local id = batch .. '/' .. chunk .. '@' .. token
+forget_job(id)
+
+local rec = load_chunk(batch, chunk)
+if not rec or rec.t ~= token then return {} end
+if rec.s == 'l' and rec.w ~= worker then return {} end
+for _, name in ipairs(rec.r or {}) do
+  if name == worker then
+    enqueue(batch, chunk, rec, ARGV[6])
+    return {'refused'}
+  end
+end
+
+rec.s, rec.w = 'l', worker
+save_chunk(batch, chunk, rec)
+redis.call('ZADD', LEASES, now + lease_ms, id)
+
+local meta, payloads = key(batch, part.META), key(batch, part.PAYLOADS)
+redis.call('HSETNX', payloads, 'd' .. rec.p, now)
+touch(batch)
+local reply = {'ok', redis.call('HGET', payloads, rec.p), rec.p, rec.a, rec.b, rec.m, rec.d, rec.n,
+  redis.call('HGET', meta, 'submit'), flag(meta, 'cancel'), now, tonumber(redis.call('HGET', payloads, 'd' .. rec.p)),
+  rec.k or '', rec.q}
+if rec.k == 'merge' then
+  for _, partial in ipairs(redis.call('LRANGE', key(batch, part.PARTIALS) .. rec.p, 0, -1)) do
+    reply[#reply + 1] = partial
+  end
+end
+return reply

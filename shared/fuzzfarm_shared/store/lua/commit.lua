@@ -1,0 +1,49 @@
+-- Record outcomes of one attempt. ARGV: batch, chunk, token, commit number (1, 2, ...), envelope ("" for none),
+-- succeeded, failed, cancelled, units, examples, units done so far (packed), final (0/1), partial (0/1), random bits.
+-- `partial` envelopes are results of a shard, kept until the last one of their fuzz operation is there; then a merge
+-- chunk is queued, whose commit records the operation's one outcome.
+-- Returns {"ok" | "fenced" | "again", cancelled}.
+local batch, chunk, token, number = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
+local envelope, units, final, partial = ARGV[5], tonumber(ARGV[9]), ARGV[12] == '1', ARGV[13] == '1'
+local meta, payloads = key(batch, part.META), key(batch, part.PAYLOADS)
+
+local rec = load_chunk(batch, chunk)
+if not rec or rec.t ~= token or rec.s ~= 'l' then
+  if redis.call('EXISTS', meta) == 1 then redis.call('HINCRBY', meta, 'late', ARGV[6] + ARGV[7] + ARGV[8]) end
+  return {'fenced', 0}
+end
+if rec.q >= number then return {'again', flag(meta, 'cancel')} end
+
+if partial then
+  local partials = key(batch, part.PARTIALS) .. rec.p
+  redis.call('RPUSH', partials, envelope)
+  redis.call('EXPIRE', partials, redis.call('HGET', meta, 'ttl'))
+  if rec.p > tonumber(redis.call('HGET', meta, 'partials') or -1) then redis.call('HSET', meta, 'partials', rec.p) end
+elseif envelope ~= '' then
+  redis.call('XADD', key(batch, part.OUTCOMES), '*', 'd', envelope)
+  for i, name in ipairs({'succeeded', 'failed', 'cancelled'}) do
+    if ARGV[5 + i] ~= '0' then redis.call('HINCRBY', meta, name, ARGV[5 + i]) end
+  end
+end
+if ARGV[10] ~= '0' then redis.call('HINCRBY', meta, 'examples', ARGV[10]) end
+
+if final then
+  redis.call('HDEL', key(batch, part.CHUNKS), chunk)
+  redis.call('ZREM', LEASES, batch .. '/' .. chunk .. '@' .. token)
+else
+  rec.q, rec.m = number, ARGV[11]
+  save_chunk(batch, chunk, rec)
+end
+
+local left = 1
+if units > 0 then left = redis.call('HINCRBY', payloads, 'r' .. rec.p, -units) end
+if left <= 0 and partial then
+  new_chunk(batch, {p = rec.p, a = 0, b = 0, l = LANES[1], k = 'merge'}, ARGV[14])
+elseif left <= 0 or rec.k == 'merge' then
+  redis.call('HDEL', payloads, rec.p, 'r' .. rec.p, 'd' .. rec.p)
+  if rec.k == 'merge' then redis.call('DEL', key(batch, part.PARTIALS) .. rec.p) end
+end
+local cancelled = flag(meta, 'cancel')
+finish_if_complete(batch)
+touch(batch)
+return {'ok', cancelled}

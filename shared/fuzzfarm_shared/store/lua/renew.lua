@@ -1,0 +1,14 @@
+-- Renew leases. ARGV: lease (ms), attempt ids. Returns for each: 0 renewed, 1 lost, 2 renewed and the batch cancelled.
+local reply = {}
+for i = 2, #ARGV do
+  local id = ARGV[i]
+  if redis.call('ZSCORE', LEASES, id) then
+    redis.call('ZADD', LEASES, now + tonumber(ARGV[1]), id)
+    local batch = parse_attempt(id)
+    touch(batch)
+    reply[i - 1] = flag(key(batch, part.META), 'cancel') * 2
+  else
+    reply[i - 1] = 1
+  end
+end
+return reply

@@ -1,0 +1,49 @@
+-- Report a heartbeat, free the chunks of dead workers, and wake jobs that a worker dropped before it claimed them.
+-- ARGV: worker ("" for none), report, heartbeat ttl (ms), seed for tokens, most chunks to free.
+-- Returns {freed, woken, waiting chunks, leased chunks}.
+local worker, seed, most = ARGV[1], ARGV[4], tonumber(ARGV[5])
+local tokens = 0
+local function bits()
+  tokens = tokens + 1
+  return string.sub(redis.sha1hex(seed .. tokens), 1, 16)
+end
+
+if worker ~= '' then
+  redis.call('ZADD', WORKERS, now, worker)
+  redis.call('SET', ns .. ':w:' .. worker, ARGV[2], 'PX', ARGV[3])
+  redis.call('ZREMRANGEBYSCORE', WORKERS, '-inf', now - 86400000)
+  redis.call('EXPIRE', WORKERS, 86400)
+end
+
+local freed = 0
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', LEASES, '-inf', now, 'LIMIT', 0, most)) do
+  local batch, chunk, token = parse_attempt(id)
+  local rec = load_chunk(batch, chunk)
+  redis.call('ZREM', LEASES, id)
+  if rec and rec.t == token and rec.s == 'l' then
+    rec.n, rec.d, rec.q = rec.n + 1, rec.d + 1, 0
+    enqueue(batch, chunk, rec, bits())
+    freed = freed + 1
+  end
+end
+
+-- A worker may die after it took an id from the wake list and before its claim. arq marks the job as in progress for
+-- 10 s in between; what is older than 2 s, unmarked or marked for longer than 2 s, and on no wake list was dropped.
+local woken = 0
+local before = now - ARQ.CLOCK_SKEW_MS - 2000
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', QUEUE, '-inf', before, 'LIMIT', 0, 32)) do
+  local batch, chunk, token = parse_attempt(id)
+  local rec = batch and load_chunk(batch, chunk)
+  local marked = redis.call('PTTL', ARQ.IN_PROGRESS .. id)
+  if not rec or rec.t ~= token then
+    forget_job(id)
+  elseif rec.s == 'w' and marked < ARQ.IN_PROGRESS_MS - 2000 and not redis.call('LPOS', wake(rec.l), id) then
+    forget_job(id)
+    enqueue(batch, chunk, rec, bits())
+    woken = woken + 1
+  end
+end
+
+local depth = 0
+for _, name in ipairs(LANES) do depth = depth + redis.call('LLEN', wake(name)) end
+return {freed, woken, depth, redis.call('ZCARD', LEASES)}

@@ -1,0 +1,147 @@
+"""Reading: the state of a batch, its outcomes in the order of their commits, and what is on the farm."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+
+from fuzzfarm_shared.connection import LONGEST_BLOCK_S
+from fuzzfarm_shared.errors import BatchNotFoundError
+from fuzzfarm_shared.keys import Part
+from fuzzfarm_shared.outcomes import BatchState, BatchStatus
+from fuzzfarm_shared.segments import Segment, decode_segment
+from fuzzfarm_shared.signing import Signer
+from fuzzfarm_shared.store.server import Server
+
+ENTRIES_PER_READ = 16
+"""Segments fetched at once: at most 50k outcomes each, so this bounds what a reader holds."""
+
+_COUNTERS = ("total", "succeeded", "failed", "cancelled", "sealed", "cancel", "examples", "late", "created", "finished")
+
+
+@dataclass(frozen=True, slots=True)
+class OutcomeCursor:
+    """A place in the outcomes of a batch; as text it can be kept and given back later.
+
+    Attributes:
+        entry: id of the last segment that was read whole.
+        taken: outcomes already taken from the segment after it.
+    """
+
+    entry: str = "0"
+    taken: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.entry}+{self.taken}"
+
+    @classmethod
+    def parse(cls, text: str) -> OutcomeCursor:
+        """Return the cursor written as `text`; ValueError for any other text."""
+        entry, _, taken = text.partition("+")
+        if not entry.replace("-", "").isdigit():
+            raise ValueError(f"{text!r} is no cursor: give back what a stream's `cursor` said")
+        return cls(entry, int(taken or 0))
+
+
+def outcome_context(batch: str, submit_id: str) -> tuple[str, ...]:
+    """Return what the signature of outcomes is bound to."""
+    return ("outcomes", batch, submit_id)
+
+
+class ReadingStore:
+    """What anyone may ask of the store."""
+
+    def __init__(self, server: Server, signer: Signer) -> None:
+        self._server = server
+        self._signer = signer
+        self._keys = server.settings.keys
+
+    async def status(self, batch: str) -> BatchStatus:
+        """Return one consistent reading of the batch's counters.
+
+        Raises:
+            BatchNotFoundError: when there is no such batch, or it has expired.
+        """
+        name = self._keys.batch(batch, Part.META)
+        raw = await self._server.call("HMGET", name, *_COUNTERS)
+        if raw[0] is None:
+            raise BatchNotFoundError(batch)
+        return _status(batch, [None if value is None else int(value) for value in raw])
+
+    async def batches(self, limit: int) -> list[BatchStatus]:
+        """Return the newest batches, newest first; expired ones are left out."""
+        found: list[BatchStatus] = []
+        for raw in await self._server.call("ZREVRANGE", self._keys.batches, 0, limit - 1):
+            try:
+                found.append(await self.status(raw.decode()))
+            except BatchNotFoundError:
+                await self._server.call("ZREM", self._keys.batches, raw)
+        return found
+
+    async def segments(self, batch: str, after: str) -> AsyncGenerator[tuple[str, Segment], None]:
+        """Yield (entry id, segment) from behind `after` until the batch has ended, waiting for more as needed.
+
+        Raises:
+            BatchNotFoundError: when there is no such batch, or it expires while we wait.
+        """
+        submit_id = await self._submit_id(batch)
+        context = outcome_context(batch, submit_id)
+        name = self._keys.batch(batch, Part.OUTCOMES)
+        block_ms = int(LONGEST_BLOCK_S * 1000)
+        while True:
+            reply = await self._server.call(
+                "XREAD", "COUNT", ENTRIES_PER_READ, "BLOCK", block_ms, "STREAMS", name, after
+            )
+            if not reply:
+                await self._submit_id(batch)
+                continue
+            for entry, (kind, envelope) in reply[0][1]:
+                if kind == b"end":
+                    return
+                after = entry.decode()
+                yield after, decode_segment(self._signer.open(envelope, context))
+
+    async def wait_for_change(self, batch: str, timeout_s: float) -> None:
+        """Return when another segment is recorded, or after `timeout_s`."""
+        name = self._keys.batch(batch, Part.OUTCOMES)
+        block_ms = max(1, int(min(timeout_s, LONGEST_BLOCK_S) * 1000))
+        await self._server.call("XREAD", "COUNT", 1, "BLOCK", block_ms, "STREAMS", name, "$")
+
+    async def workers(self, alive_ms: int) -> list[bytes]:
+        """Return the last report of every worker that sent one within `alive_ms`."""
+        seconds, micros = await self._server.call("TIME")
+        now_ms = int(seconds) * 1000 + int(micros) // 1000
+        names = await self._server.call("ZRANGEBYSCORE", self._keys.workers, now_ms - alive_ms, "+inf")
+        reports = [await self._server.call("GET", self._keys.worker(name.decode())) for name in names]
+        return [report for report in reports if report is not None]
+
+    async def _submit_id(self, batch: str) -> str:
+        raw = await self._server.call("HGET", self._keys.batch(batch, Part.META), "submit")
+        if raw is None:
+            raise BatchNotFoundError(batch)
+        return str(raw.decode())
+
+
+def _status(batch: str, raw: list[int | None]) -> BatchStatus:
+    finished = raw[9]
+    total, succeeded, failed, cancelled, sealed, cancel, examples, late, created = (value or 0 for value in raw[:9])
+    state = BatchState.RUNNING if sealed else BatchState.SUBMITTING
+    if finished is not None:
+        state = BatchState.DONE
+    if cancel:
+        state = BatchState.CANCELLED
+    return BatchStatus(
+        key=batch,
+        state=state,
+        total=total,
+        succeeded=succeeded,
+        failed=failed,
+        cancelled=cancelled,
+        pending=total - succeeded - failed - cancelled,
+        done=finished is not None,
+        sealed=bool(sealed),
+        examples_done=examples,
+        late_duplicates=late,
+        created_at=created / 1000,
+        finished_at=None if finished is None else finished / 1000,
+    )

@@ -1,0 +1,70 @@
+"""The server as the store sees it: our Lua scripts, each run by its digest, and plain commands."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import lru_cache
+from importlib import resources
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.exceptions import NoScriptError
+
+from fuzzfarm_shared import arq_queue
+from fuzzfarm_shared.connection import Patience, farm_errors
+from fuzzfarm_shared.keys import Lane, Part
+from fuzzfarm_shared.settings import FarmSettings
+
+
+@lru_cache
+def source(name: str) -> str:
+    """Return the text of script `name`, with the names that it shares with Python in front."""
+    folder = resources.files(__package__) / "lua"
+    parts = ", ".join(f"{part.name} = '{part.value}'" for part in Part)
+    lanes = ", ".join(f"'{lane.value}'" for lane in Lane)
+    header = (
+        f"local part = {{{parts}}}\n"
+        f"local LANES = {{{lanes}}}\n"
+        f"local ARQ = {{JOB = '{arq_queue.JOB_PREFIX}', RETRY = '{arq_queue.RETRY_PREFIX}', "
+        f"IN_PROGRESS = '{arq_queue.IN_PROGRESS_PREFIX}', IN_PROGRESS_MS = {arq_queue.IN_PROGRESS_MS}, "
+        f"CLOCK_SKEW_MS = {arq_queue.CLOCK_SKEW_MS}, FUNCTION = '{arq_queue.FUNCTION}'}}\n"
+    )
+    return header + (folder / "prelude.lua").read_text() + (folder / f"{name}.lua").read_text()
+
+
+@lru_cache
+def digest(name: str) -> str:
+    """Return the name under which the server keeps script `name`."""
+    return hashlib.sha1(source(name).encode(), usedforsecurity=False).hexdigest()
+
+
+class Server:
+    """Runs scripts and commands on one server, through outages; each may safely be run twice."""
+
+    def __init__(self, client: Redis, settings: FarmSettings) -> None:
+        self.client = client
+        self.settings = settings
+        self._patience = Patience(settings)
+
+    async def run(self, script: str, *args: str | float | bytes) -> Any:
+        """Return the reply of a script.
+
+        Raises:
+            FarmUnreachableError: when the server stayed away for `reconnect_s`.
+        """
+        with farm_errors(self.settings):
+            return await self._patience.call(lambda: self._evaluate(script, args))
+
+    async def call(self, *command: str | float | bytes) -> Any:
+        """Return the reply of one idempotent command; raises as `run`."""
+        with farm_errors(self.settings):
+            return await self._patience.call(lambda: self._execute(*command))
+
+    async def _evaluate(self, script: str, args: tuple[Any, ...]) -> Any:
+        try:
+            return await self._execute("EVALSHA", digest(script), 1, self.settings.namespace, *args)
+        except NoScriptError:
+            return await self._execute("EVAL", source(script), 1, self.settings.namespace, *args)
+
+    async def _execute(self, *command: Any) -> Any:
+        return await self.client.execute_command(*command)  # type: ignore[no-untyped-call]

@@ -1,0 +1,1 @@
+"""Executors: batches with collected errors and futures, over one concurrency kernel."""

@@ -1,0 +1,115 @@
+"""A bounded record of what a child wrote: exact to the byte, and it knows what it left out."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, BinaryIO
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+_UTF8_MAX_BYTES = 4
+
+
+class Capture:
+    """Keeps the beginning of a stream and, if asked, its end; counts all of it.
+
+    Args:
+        limit_bytes: Most bytes kept in all.
+        tail_bytes: How many of them are for the end of the stream.
+        spill: File that receives everything, beyond the limit too.
+        on_data: Called with every piece as it comes; it must copy what it keeps.
+    """
+
+    def __init__(
+        self,
+        limit_bytes: int,
+        *,
+        tail_bytes: int = 0,
+        spill: Path | None = None,
+        on_data: Callable[[memoryview], None] | None = None,
+    ) -> None:
+        self.total_bytes = 0
+        self._head = bytearray()
+        self._tail = bytearray()
+        self._tail_limit = min(tail_bytes, limit_bytes)
+        self._head_limit = limit_bytes - self._tail_limit
+        self._spill: BinaryIO | None = spill.open("wb") if spill is not None else None
+        self._on_data = on_data
+
+    @property
+    def kept_bytes(self) -> int:
+        """How many bytes :meth:`value` has."""
+        return len(self._head) + min(len(self._tail), self._tail_limit)
+
+    @property
+    def truncated(self) -> bool:
+        """Some of the stream was not kept."""
+        return self.total_bytes > self.kept_bytes
+
+    @property
+    def counts_only(self) -> bool:
+        """Nothing looks at further bytes, so they need not be copied out of the kernel."""
+        return (
+            len(self._head) >= self._head_limit
+            and not self._tail_limit
+            and self._spill is None
+            and self._on_data is None
+        )
+
+    def feed(self, data: memoryview) -> None:
+        """Take the next bytes of the stream."""
+        self.total_bytes += len(data)
+        if self._spill is not None:
+            self._spill.write(data)
+        if self._on_data is not None:
+            self._on_data(data)
+        room = self._head_limit - len(self._head)
+        if room > 0:
+            self._head += data[:room]
+        if self._tail_limit and len(data) > room:
+            self._keep_tail(data[max(room, 0) :])
+
+    def skip(self, count: int) -> None:
+        """Count bytes that were thrown away unseen."""
+        self.total_bytes += count
+
+    def _keep_tail(self, data: memoryview) -> None:
+        self._tail += data[-self._tail_limit :]
+        # Twice the limit before trimming: each byte is moved at most once, however small the pieces are.
+        if len(self._tail) > 2 * self._tail_limit:
+            del self._tail[: -self._tail_limit]
+
+    def value(self) -> bytes:
+        """The kept bytes, beginning and end joined."""
+        if not self._tail:
+            return bytes(self._head)
+        return bytes(self._head) + bytes(self._tail[-self._tail_limit :])
+
+    def close(self) -> None:
+        """The stream has ended."""
+        if self._spill is not None:
+            self._spill.close()
+
+
+def decode_text(data: bytes, *, cut: bool) -> str:
+    """UTF-8 text with replacement; a character that the cap cut in half is left out, not replaced."""
+    return (data[: whole_characters(data)] if cut else data).decode("utf-8", "replace")
+
+
+def whole_characters(data: bytes) -> int:
+    """Length of ``data`` without an unfinished UTF-8 character at its end."""
+    for back in range(1, min(_UTF8_MAX_BYTES, len(data)) + 1):
+        byte = data[-back]
+        if byte & 0xC0 == 0x80:
+            continue
+        with contextlib.suppress(UnicodeDecodeError):
+            data[-back:].decode("utf-8")
+            return len(data)
+        return len(data) - back if byte >= 0xC0 and back < _sequence_length(byte) else len(data)
+    return len(data)
+
+
+def _sequence_length(lead: int) -> int:
+    return 4 if lead >= 0xF0 else 3 if lead >= 0xE0 else 2
