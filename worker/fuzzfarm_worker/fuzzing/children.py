@@ -1,0 +1,155 @@
+"""The pool of child interpreters of one worker process."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from types import TracebackType
+from typing import Self
+
+from fuzzfarm_shared.operations import FuzzOperation
+from fuzzfarm_worker.fuzzing.driving import Drive
+from fuzzfarm_worker.fuzzing.interpreter import Interpreter, start_child
+from fuzzfarm_worker.fuzzing.shards import Shard, ShardProgress
+
+MAX_TARGETS_REMEMBERED = 1_000
+"""Targets of which we remember what was made smaller already."""
+
+Key = tuple[str, str | None, int | None]
+"""What a child has loaded: target, strategy, and its memory limit."""
+
+
+class FuzzChildren:
+    """Children that run examples, at most `max_children` of them, kept warm for the next shard of their target.
+
+    Use it with `async with`, or call `aclose`, which kills all of them.
+    """
+
+    def __init__(
+        self, max_children: int = 2, *, start_child: Callable[[], Awaitable[Interpreter]] = start_child
+    ) -> None:
+        """Make an empty pool; children start when a shard needs them.
+
+        Args:
+            max_children: how many may live; further shards wait.
+            start_child: where children come from.
+
+        Raises:
+            ValueError: when `max_children` is below 1.
+        """
+        if max_children < 1:
+            raise ValueError("max_children must be at least 1")
+        self._max_children = max_children
+        self._start_child = start_child
+        self._slots = asyncio.Semaphore(max_children)
+        self._busy = 0
+        self._idle: OrderedDict[Interpreter, Key] = OrderedDict()
+        self._ending: set[asyncio.Task[None]] = set()
+        self._shrunk: OrderedDict[Key, set[str]] = OrderedDict()
+        self.started = 0
+        """Children started so far."""
+
+    async def __aenter__(self) -> Self:
+        """Return the pool."""
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        """Kill all children."""
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Kill all idle children and wait for the end of every one; end the shards first."""
+        while self._idle:
+            self.retire(self._idle.popitem()[0])
+        while self._ending:
+            await asyncio.wait(self._ending)
+
+    async def run_shard(
+        self, operation: FuzzOperation, start: int, stop: int, *, deadline_s: float | None = None
+    ) -> AsyncGenerator[ShardProgress, None]:
+        """Run examples `start` to `stop` of an operation; an example that kills its child is a finding.
+
+        Yields progress at least every 0.25 s, also while a child starts, and once at the end. Closing the iterator
+        (`aclose`) stops after the current example; what ran after the last progress is not told, so that the caller's
+        next index is right. Cancelling kills the running example. After either nothing of the shard runs.
+
+        Args:
+            operation: what to fuzz.
+            start: the first index.
+            stop: the index after the last one.
+            deadline_s: seconds of running, from the first example, after which no further example starts. The shard
+                then ends by itself, before `stop`, with its findings made smaller.
+
+        Raises:
+            TargetError: when the target cannot be fuzzed; before any example has run.
+            RuntimeError: when children die without running an example.
+        """
+        async with self._slots:
+            self._busy += 1
+            shard = Shard(operation, start, stop, deadline_s, self._shrunk_of(operation))
+            drive = Drive(self, shard)
+            try:
+                while await drive.step():
+                    yield shard.take()
+                yield shard.take()
+            except GeneratorExit:
+                await drive.stop()
+                raise
+            finally:
+                self._busy -= 1
+                drive.abandon()
+
+    def _shrunk_of(self, operation: FuzzOperation) -> set[str]:
+        key = _key(operation)
+        remembered = self._shrunk.setdefault(key, set())
+        self._shrunk.move_to_end(key)
+        if len(self._shrunk) > MAX_TARGETS_REMEMBERED:
+            self._shrunk.popitem(last=False)
+        return remembered
+
+    async def ready(self, operation: FuzzOperation) -> Interpreter:
+        """Return a warm child that has the operation's target, or a fresh one.
+
+        Raises:
+            TargetError: when the target cannot be fuzzed.
+        """
+        key = _key(operation)
+        for child in [child for child, loaded in self._idle.items() if loaded == key]:
+            del self._idle[child]
+            if not child.dead:
+                return child
+            self.retire(child)
+        while self._idle and self._busy + len(self._idle) > self._max_children:
+            self.retire(self._idle.popitem(last=False)[0])
+        return await self._fresh(key)
+
+    async def _fresh(self, key: Key) -> Interpreter:
+        child = await self._start_child()
+        self.started += 1
+        try:
+            await child.load(*key)
+        except BaseException:
+            self.retire(child)
+            raise
+        return child
+
+    def keep(self, child: Interpreter, operation: FuzzOperation) -> None:
+        """Keep an idle child for the next shard of its target."""
+        self._idle[child] = _key(operation)
+
+    def retire(self, child: Interpreter) -> None:
+        """Kill a child now; `aclose` waits for its exit."""
+        child.kill()
+        self.own(asyncio.create_task(child.close()))
+
+    def own(self, task: asyncio.Task[None]) -> None:
+        """Have `aclose` wait for a task."""
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
+
+
+def _key(operation: FuzzOperation) -> Key:
+    return operation.target, operation.strategy, operation.memory_bytes

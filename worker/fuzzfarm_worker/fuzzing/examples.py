@@ -1,0 +1,243 @@
+"""Running examples in a child: by address, counted, without duplicates, with every failure told to the worker."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from fuzzfarm_shared.outcomes import ErrorKind
+from fuzzfarm_worker.fuzzing import signature
+from fuzzfarm_worker.fuzzing.generation import Drawn, Invalid, call_source, encoded, fingerprint, size
+from fuzzfarm_worker.fuzzing.recorder import SHRINKING, Cell
+from fuzzfarm_worker.fuzzing.subject import Subject
+
+MAX_SEEN = 500_000
+"""Fingerprints that a run remembers (about 40 MB); past it the duplicate check starts anew."""
+
+MAX_FAILURES = 100
+"""Distinct failures that one run reports in full; a target with more of them needs a repair, not more findings."""
+
+MAX_SHRINKS = 5
+"""Failures that one run makes smaller, so that a shard is never held up for more than 10 s."""
+
+SHRINK_BUDGET_S = 2.0
+"""Seconds for making one failure smaller; most are done in a tenth of it."""
+
+MAX_TEXT_CHARS = 20_000
+"""Longest example or traceback that is kept: enough to read, and 100 of them still fit in one result."""
+
+MAX_MESSAGE_CHARS = 2_000
+
+
+class Sender(Protocol):
+    """Takes messages for the worker."""
+
+    def send(self, message: Any) -> None:
+        """Send one message."""
+
+
+@dataclass(slots=True)
+class _Best:
+    failure: dict[str, Any]
+    rank: tuple[int, bytes]
+
+
+class Examples:
+    """The examples of one seed of one target."""
+
+    def __init__(self, subject: Subject, seed: int, cells: memoryview[int], sender: Sender) -> None:
+        """Prepare to run; nothing is drawn yet.
+
+        Args:
+            subject: the target.
+            seed: addresses the examples together with their index.
+            cells: of the flight recorder.
+            sender: where failures go.
+        """
+        self._subject = subject
+        self._generator = subject.generator
+        self._seed = seed
+        self._cells = cells
+        self._sender = sender
+        self._seen: set[int] = set()
+        self._interactive = False
+        self._best: dict[str, _Best] = {}
+
+    def recall(self, failures: Iterable[dict[str, Any]]) -> None:
+        """Know failures that a child before this one has told: their id, signature and choices."""
+        for failure in failures:
+            choices = failure["choices"]
+            self._best[failure["signature"]] = _Best(failure, (len(choices), choices))
+
+    def run(self, start: int, stop: int, *, skip: Iterable[int], shrunk: Iterable[str]) -> None:
+        """Run examples `start` to `stop`, or until the recorder says stop, then make new failures smaller.
+
+        Args:
+            start: the first index.
+            stop: the index after the last one.
+            skip: fingerprints of examples not to run again, because they kill.
+            shrunk: ids of findings that are as small as we can make them.
+        """
+        self._seen.update(skip)
+        cells = self._cells
+        with self._generator.session():
+            for index in range(start, stop):
+                now = time.monotonic_ns()
+                deadline = cells[Cell.DEADLINE]
+                if cells[Cell.STOP] or (deadline and now >= deadline):
+                    break
+                cells[Cell.STARTED] = now
+                cells[Cell.INDEX] = index
+                self._run_one(index)
+                cells[Cell.NEXT] = index + 1
+            self._shrink(set(shrunk))
+        cells[Cell.STARTED] = 0
+
+    def _run_one(self, index: int) -> None:
+        data, call = self._addressed(index, self._count_and_call)
+        try:
+            self._generator.run(data, call, draw=index >= len(self._subject.explicit))
+        except Invalid:
+            self._cells[Cell.INVALID] += 1
+        except BaseException as exc:  # noqa: BLE001  # whatever a target raises is a failure, SystemExit too
+            self._record(exc, data, index)
+
+    def _addressed(self, index: int, call: Callable[[Drawn], None]) -> tuple[Any, Callable[[Drawn], None]]:
+        explicit = self._subject.explicit
+        if index >= len(explicit):
+            return self._generator.at(self._seed, index), call
+        self._cells[Cell.DISTINCT] += 1
+        return self._generator.stored(b""), lambda _drawn: self._subject.call_explicit(explicit[index])
+
+    def _count_and_call(self, drawn: Drawn) -> None:
+        mark = fingerprint(drawn.data)
+        if mark in self._seen and not self._interactive:
+            return
+        if len(self._seen) >= MAX_SEEN:
+            self._seen.clear()
+        self._seen.add(mark)
+        self._cells[Cell.DISTINCT] += 1
+        before = size(drawn.data)
+        try:
+            self._subject.call_drawn(drawn)
+        finally:
+            # A target that draws while it runs (`st.data()`) does more than its arguments tell apart.
+            self._interactive = self._interactive or size(drawn.data) != before
+
+    def _record(self, exc: BaseException, data: Any, index: int) -> None:
+        self._cells[Cell.STARTED] = time.monotonic_ns()  # telling it has its own time
+        if isinstance(exc, MemoryError):
+            traceback.clear_frames(exc.__traceback__)  # what filled the memory, or the report fails too
+        mark = clean(signature.of_exception(exc), MAX_TEXT_CHARS)
+        choices = encoded(data)
+        rank = (len(choices), choices)
+        best = self._best.get(mark)
+        if best is not None and best.rank <= rank:
+            self._sender.send(["again", best.failure["id"]])
+        elif best is not None or len(self._best) < MAX_FAILURES:
+            failure = self.failure(exc, mark, choices, index)
+            self._best[mark] = _Best(failure, rank)
+            self._sender.send(["failure", failure, 1])
+
+    def failure(self, exc: BaseException, mark: str, choices: bytes, index: int | None) -> dict[str, Any]:
+        """Return what the worker makes a finding of."""
+        return {
+            "id": signature.finding_id(self._subject.target, mark),
+            "kind": (ErrorKind.MEMORY if isinstance(exc, MemoryError) else ErrorKind.EXCEPTION).value,
+            "type": signature.type_name(exc),
+            "message": clean(_message(exc), MAX_MESSAGE_CHARS),
+            "location": signature.location(signature.walk(exc.__traceback__)),
+            "signature": mark,
+            "example": self.source(choices, index),
+            "index": index,
+            "choices": choices,
+            "traceback": clean(signature.formatted(exc), MAX_TEXT_CHARS),
+        }
+
+    def source(self, choices: bytes, index: int | None) -> str:
+        """Return the call of an example as Python source, with what it draws while it runs as comments."""
+        name, explicit = self._subject.name, self._subject.explicit
+        if index is not None and index < len(explicit):
+            return clean(call_source(name, [], explicit[index].kwargs), MAX_TEXT_CHARS)
+        data = self._generator.stored(choices)
+        try:
+            text = self._generator.source(data, name, self._subject.bind)
+        except BaseException as exc:  # noqa: BLE001  # generating it is what fails
+            return f"{name}(...)  # its generation raises {type(exc).__name__}"
+        if self._interactive:
+            again = self._generator.stored(choices)
+            lines = self._generator.reported(again, self._subject.call_drawn)
+            text = "\n".join([text, *(f"# {line}" for line in lines)])
+        return clean(text, MAX_TEXT_CHARS)
+
+    def describe(self, index: int) -> dict[str, Any]:
+        """Generate the example of an index, without running it, and return what tells it."""
+        drawn: list[Drawn] = []
+        data, call = self._addressed(index, drawn.append)
+        if index < len(self._subject.explicit):
+            return {"example": self.source(b"", index), "choices": b"", "fingerprint": None}
+        try:
+            self._generator.run(data, call)
+        except BaseException as exc:  # noqa: BLE001  # code of the user inside a strategy
+            source = f"{self._subject.name}(...)  # its generation raises {type(exc).__name__}"
+            return {"example": source, "choices": encoded(data), "fingerprint": None}
+        choices = encoded(data)
+        return {"example": self.source(choices, None), "choices": choices, "fingerprint": fingerprint(data)}
+
+    def once(self, index: int | None, choices: bytes) -> dict[str, Any] | None:
+        """Run one example, by its address where it has one, and return its failure, or None when it passes."""
+        target = self._subject.call_drawn
+        data, call = (self._generator.stored(choices), target) if index is None else self._addressed(index, target)
+        try:
+            with self._generator.session():
+                self._generator.run(data, call, draw=index is None or index >= len(self._subject.explicit))
+        except Invalid:
+            return None
+        except BaseException as exc:  # noqa: BLE001  # whatever a target raises is a failure, SystemExit too
+            return self.failure(exc, clean(signature.of_exception(exc), MAX_TEXT_CHARS), encoded(data), index)
+        return None
+
+    def _shrink(self, shrunk: set[str]) -> None:
+        new = [best for best in self._best.values() if best.failure["id"] not in shrunk and best.failure["choices"]]
+        for best in new[:MAX_SHRINKS]:
+            if self._cells[Cell.STOP]:
+                return
+            self._shrink_one(best.failure)
+
+    def _shrink_one(self, failure: dict[str, Any]) -> None:
+        mark, identifier = failure["signature"], failure["id"]
+        choices = self._generator.shrink(
+            failure["choices"],
+            self._subject.call_drawn,
+            lambda exc: clean(signature.of_exception(exc), MAX_TEXT_CHARS) == mark,
+            proceed=self._proceed,
+            budget_s=SHRINK_BUDGET_S,
+        )
+        if len(choices) < len(failure["choices"]) or choices != failure["choices"]:
+            smaller = self.once(None, choices)
+            if smaller is not None and smaller["signature"] == mark:
+                self._sender.send(["failure", smaller, 0])
+        if not self._cells[Cell.STOP]:
+            self._sender.send(["shrunk", identifier])
+
+    def _proceed(self) -> bool:
+        self._cells[Cell.STARTED] = time.monotonic_ns()
+        self._cells[Cell.INDEX] = SHRINKING
+        return not self._cells[Cell.STOP]
+
+
+def _message(exc: BaseException) -> str:
+    try:
+        return str(exc)
+    except Exception as broken:  # noqa: BLE001  # code of the user
+        return f"<str() of it raised {type(broken).__name__}>"
+
+
+def clean(text: str, limit: int) -> str:
+    """Return text that UTF-8 can carry, of at most about `limit` characters, its middle cut out where longer."""
+    if len(text) > limit:
+        text = f"{text[: limit // 2]}\n... {len(text) - limit:,} characters left out ...\n{text[-limit // 2 :]}"
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -1,0 +1,326 @@
+"""Addressed examples: what a strategy generates for (seed, index), what stored choices replay, and their shrinking.
+
+This is the only module that touches the internals of Hypothesis. Its tests run at both ends of the supported range
+and fail when one of these names moves.
+
+Hypothesis draws every example from a sequence of choices (MacIver and Donaldson, "Test-Case Reduction via Test-Case
+Generation: Insights from the Hypothesis Reducer", ECOOP 2020). Seeding that sequence from (seed, index) makes an
+example a pure function of its address, so any host can generate it again and no two hosts need to agree on anything.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+import time
+import unittest
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from hashlib import blake2b
+from random import Random
+from typing import Any, cast
+
+from hypothesis import HealthCheck, Phase, Verbosity, settings
+from hypothesis._settings import local_settings
+from hypothesis.control import BuildContext
+from hypothesis.core import get_executor
+from hypothesis.database import choices_from_bytes, choices_to_bytes
+from hypothesis.errors import StopTest, UnsatisfiedAssumption
+from hypothesis.internal.conjecture import providers
+from hypothesis.internal.conjecture.choice import choices_key
+from hypothesis.internal.conjecture.data import ConjectureData, Status
+from hypothesis.internal.conjecture.engine import ConjectureRunner, RunIsComplete
+from hypothesis.internal.constants_ast import Constants
+from hypothesis.reporting import with_reporter
+from hypothesis.strategies import SearchStrategy
+from hypothesis.vendor.pretty import RepresentationPrinter
+from hypothesis.version import __version__ as hypothesis_version
+
+__all__ = [
+    "Drawn",
+    "Explicit",
+    "Generator",
+    "Invalid",
+    "call_source",
+    "encoded",
+    "explicit_examples",
+    "fingerprint",
+    "given_strategies",
+    "hypothesis_version",
+    "inner_test",
+    "is_hypothesis_test",
+    "pin_constants",
+    "size",
+    "test_settings",
+]
+
+NO_CONSTANTS = Constants()
+
+
+class Invalid(Exception):  # noqa: N818  # not an error: the example is no example of the target
+    """The target, or its strategy, rejected this example (`assume`, a filter, a skip)."""
+
+
+class _OutOfTime(BaseException):
+    """Ends a shrink; a BaseException, so that no target swallows it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Explicit:
+    """An `@example` of a test.
+
+    Attributes:
+        kwargs: the arguments by name.
+        raises: exceptions that it is expected to raise (`@example(...).xfail()`), or ().
+    """
+
+    kwargs: dict[str, Any]
+    raises: tuple[type[BaseException], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """One generated example, before or after the target saw it.
+
+    Attributes:
+        data: the engine's record of it; opaque to other modules.
+        arguments: the drawn value of each parameter.
+    """
+
+    data: ConjectureData
+    arguments: dict[str, Any]
+
+
+def pin_constants() -> None:
+    """Keep constants of locally imported modules out of generation; call it once, before the first example.
+
+    Hypothesis mixes them in, so one more import would change every example of an address.
+    """
+    providers._get_local_constants = lambda: NO_CONSTANTS  # noqa: SLF001
+    providers.CONSTANTS_CACHE.cache.clear()
+
+
+def is_hypothesis_test(function: object) -> bool:
+    """Return whether `@given` made this function."""
+    return getattr(function, "is_hypothesis_test", False) is True
+
+
+def inner_test(test: Any) -> Callable[..., Any]:
+    """Return the function that `@given` wraps."""
+    return cast("Callable[..., Any]", test.hypothesis.inner_test)
+
+
+def given_strategies(test: Any) -> dict[str, SearchStrategy[Any]]:
+    """Return the strategies that `@given` was called with, by parameter."""
+    return dict(test.hypothesis._given_kwargs)  # noqa: SLF001
+
+
+def test_settings(test: Any) -> settings:
+    """Return the settings of a Hypothesis test."""
+    return cast("settings", test._hypothesis_internal_use_settings)  # noqa: SLF001
+
+
+def explicit_examples(test: Any, parameters: Sequence[str]) -> list[Explicit]:
+    """Return the `@example`s of a test in the order in which they are written.
+
+    Args:
+        test: a Hypothesis test.
+        parameters: names of the parameters of the test it wraps; positional examples fill them from the right.
+    """
+    if Phase.explicit not in test_settings(test).phases:
+        return []
+    return [
+        Explicit(
+            dict(zip(parameters[-len(given.args) :], given.args, strict=False)) if given.args else dict(given.kwargs),
+            tuple(given.raises) if isinstance(given.raises, tuple) else (given.raises,) if given.raises else (),
+        )
+        for given in reversed(getattr(test, "hypothesis_explicit_examples", ()))
+    ]
+
+
+def _skips() -> tuple[type[BaseException], ...]:
+    outcomes = sys.modules.get("_pytest.outcomes")
+    return (unittest.SkipTest, *((outcomes.Skipped, outcomes.XFailed) if outcomes else ()))
+
+
+class Generator:
+    """Draws and runs examples of one target."""
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        strategies: Mapping[str, SearchStrategy[Any]],
+        *,
+        runner: object = None,
+        in_settings: settings | None = None,
+    ) -> None:
+        """Make a generator; nothing is drawn yet.
+
+        Args:
+            function: the target, for the names in reports.
+            strategies: one for each parameter that is generated, in drawing order.
+            runner: the instance whose `setup_example` and `execute_example` wrap each example, and `st.runner()`.
+            in_settings: the settings that code under test sees.
+        """
+        self.function = function
+        self._strategies = dict(strategies)
+        self._runner = runner
+        self._executor = get_executor(runner)  # type: ignore[no-untyped-call]
+        self._settings = settings(in_settings, deadline=None, database=None, verbosity=Verbosity.normal)
+        self._random = Random(0)  # reseeded for each example, which costs half of making one
+        self._rejections: tuple[type[BaseException], ...] = (StopTest, UnsatisfiedAssumption, *_skips())
+
+    def at(self, seed: int, index: int) -> ConjectureData:
+        """Return the undrawn example of an address."""
+        digest = blake2b(b"%d:%d" % (seed, index), digest_size=16).digest()
+        self._random.seed(int.from_bytes(digest, "big"))
+        return ConjectureData(random=self._random)
+
+    def stored(self, choices: bytes) -> ConjectureData:
+        """Return the undrawn example of encoded choices.
+
+        Raises:
+            ValueError: when these bytes are no choices.
+        """
+        decoded = choices_from_bytes(choices)
+        if decoded is None:
+            raise ValueError("these bytes are no encoded choices: the finding is damaged, find it again")
+        return ConjectureData.for_choices(decoded)
+
+    @contextmanager
+    def session(self) -> Iterator[None]:
+        """Let examples run inside: the target sees its own settings."""
+        with local_settings(self._settings):
+            yield
+
+    def run(
+        self, data: ConjectureData, call: Callable[[Drawn], None], *, final: bool = False, draw: bool = True
+    ) -> None:
+        """Draw the arguments and give them to `call`, inside everything that Hypothesis' own functions need.
+
+        Args:
+            data: from `at` or `stored`.
+            call: runs the target; what it raises comes out of here.
+            final: whether `note` and interactive draws report what they see.
+            draw: False for an example whose arguments are given.
+
+        Raises:
+            Invalid: the example was rejected.
+        """
+        random.seed(0)  # a target that uses the global generator behaves the same each time
+        if (numpy := sys.modules.get("numpy")) is not None:
+            numpy.random.seed(0)
+        try:
+            with BuildContext(data, is_final=final, wrapped_test=self.function):
+                if self._runner is not None:
+                    data.hypothesis_runner = self._runner
+                self._executor(data, lambda data: call(Drawn(data, self._draw(data) if draw else {})))
+        except self._rejections as exc:
+            raise Invalid(str(exc)) from None
+        except BaseException:
+            if data.frozen:  # a `finally` of the target raised while the example was being rejected
+                raise Invalid("rejected") from None
+            raise
+        if data.frozen:
+            raise Invalid("rejected")
+
+    def _draw(self, data: ConjectureData) -> dict[str, Any]:
+        return {name: data.draw(strategy, observe_as=f"generate:{name}") for name, strategy in self._strategies.items()}
+
+    def source(self, data: ConjectureData, name: str, bind: Callable[[dict[str, Any]], Any]) -> str:
+        """Return the call of the target as Python source; the target is not called.
+
+        Args:
+            data: an undrawn example.
+            name: the name to call it by.
+            bind: turns drawn arguments into (args, kwargs).
+        """
+        with BuildContext(data, wrapped_test=self.function) as context:
+            args, kwargs = bind(self._draw(data))
+            return call_source(name, args, kwargs, context)
+
+    def reported(self, data: ConjectureData, call: Callable[[Drawn], None]) -> list[str]:
+        """Run an example as the final one and return what `note` and interactive draws reported."""
+        lines: list[str] = []
+        with with_reporter(lambda line: lines.append(str(line))):
+            try:
+                self.run(data, call, final=True)
+            except BaseException:  # noqa: BLE001  # it is known to fail; only what it reports is asked for
+                return lines
+        return lines
+
+    def shrink(
+        self,
+        choices: bytes,
+        call: Callable[[Drawn], None],
+        same: Callable[[BaseException], bool],
+        *,
+        proceed: Callable[[], bool],
+        budget_s: float,
+    ) -> bytes:
+        """Return the smallest choices found within the budget that still fail in the same way.
+
+        Args:
+            choices: of a failing example.
+            call: runs the target.
+            same: whether an exception is the failure that is being shrunk.
+            proceed: called before each run, for the flight recorder; False ends it.
+            budget_s: seconds for all of it; one run may overstep it.
+        """
+        best = [choices]
+        deadline = time.monotonic() + budget_s
+
+        def attempt(data: ConjectureData) -> None:
+            if time.monotonic() > deadline or not proceed():
+                raise _OutOfTime
+            try:
+                self.run(data, call)
+            except Invalid:
+                if not data.frozen:
+                    data.mark_invalid()
+            except BaseException as exc:  # noqa: BLE001  # SystemExit and the like are failures here
+                if same(exc):
+                    best.append(choices_to_bytes(data.choices))
+                    data.mark_interesting("failure")  # type: ignore[arg-type]  # the engine only compares it
+
+        runner = ConjectureRunner(attempt, settings=_SHRINK_SETTINGS, random=Random(0), ignore_limits=True)
+        try:
+            first = runner.cached_test_function(choices_from_bytes(choices) or ())
+            if first.status is Status.INTERESTING:
+                smallest = runner.shrink(cast("Any", first), lambda data: data.status is Status.INTERESTING)
+                return choices_to_bytes(smallest.choices)
+        except (_OutOfTime, RunIsComplete):
+            pass
+        return min(best, key=lambda encoded: (len(encoded), encoded))
+
+
+_SHRINK_SETTINGS = settings(
+    database=None,
+    deadline=None,
+    phases=[Phase.shrink],
+    suppress_health_check=list(HealthCheck),
+    verbosity=Verbosity.quiet,
+)
+
+
+def call_source(name: str, args: Sequence[Any], kwargs: dict[str, Any], context: BuildContext | None = None) -> str:
+    """Return `name(args, kwargs)` as Python source, with generated objects shown as the calls that make them."""
+    printer = RepresentationPrinter(context=context)
+    printer.repr_call(name, tuple(args), kwargs)
+    return printer.getvalue()
+
+
+def encoded(data: ConjectureData) -> bytes:
+    """Return the choices of an example, encoded as Hypothesis' own database does."""
+    return choices_to_bytes(data.choices)
+
+
+def size(data: ConjectureData) -> int:
+    """Return how much was drawn so far."""
+    return data.length
+
+
+def fingerprint(data: ConjectureData) -> int:
+    """Return a hash that differs for examples that differ; equal in all children, which share one hash seed."""
+    return hash(choices_key(data.choices))

@@ -1,0 +1,82 @@
+"""The flight recorder: a small shared mapping that says which example a child runs, whatever becomes of the child.
+
+The child writes aligned 64-bit cells with plain stores, so the record survives its death and costs it well under a
+microsecond per example; the worker reads them at any time. An example `i` is running exactly when `INDEX == NEXT == i`
+and `STARTED` is not 0: the child writes `STARTED` and `INDEX` before it, and `NEXT = i + 1` after all it has to say
+about it was sent.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import tempfile
+from enum import IntEnum
+
+SIZE_BYTES = mmap.PAGESIZE
+"""A mapping cannot be smaller than a page."""
+
+SHRINKING = -2
+"""`INDEX` while an example is being made smaller: it has no index."""
+
+NOTHING = -1
+"""`INDEX` before the first example of a run."""
+
+
+class Cell(IntEnum):
+    """What each cell holds."""
+
+    INDEX = 0
+    """The example being run, or the last one."""
+    STARTED = 1
+    """Its start, `time.monotonic_ns()` (one clock for all processes of a host); 0: nothing runs."""
+    NEXT = 2
+    """The first example of the run that is not done."""
+    INVALID = 3
+    """Examples of this run that were rejected."""
+    DISTINCT = 4
+    """Examples of this run that were not seen before in it."""
+    STOP = 5
+    """Not 0: end after this example."""
+    DEADLINE = 6
+    """Start no example after this time, `time.monotonic_ns()`; 0: none."""
+
+
+def open_memory(name: str) -> int:
+    """Return a descriptor of an empty file that only we can reach, in memory where the system can do that."""
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create(name)
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())
+
+
+class Recorder:
+    """The cells, as the worker and the child both see them."""
+
+    def __init__(self, descriptor: int) -> None:
+        """Map `descriptor`, growing it to one page where needed."""
+        if os.fstat(descriptor).st_size < SIZE_BYTES:
+            os.ftruncate(descriptor, SIZE_BYTES)
+        self._map = mmap.mmap(descriptor, SIZE_BYTES)
+        self.cells = memoryview(self._map).cast("q")
+
+    def begin(self, start: int, deadline_ns: int) -> None:
+        """Prepare a run that starts at `start`; the child must be idle."""
+        for cell in Cell:
+            self.cells[cell] = 0
+        self.cells[Cell.INDEX] = NOTHING
+        self.cells[Cell.NEXT] = start
+        self.cells[Cell.DEADLINE] = deadline_ns
+
+    @property
+    def running(self) -> int | None:
+        """The example that runs or ran at the child's death; SHRINKING for one without an index; None: none."""
+        index = self.cells[Cell.INDEX]
+        if self.cells[Cell.STARTED] and (index == SHRINKING or index == self.cells[Cell.NEXT]):
+            return index
+        return None
+
+    def close(self) -> None:
+        """Unmap it."""
+        self.cells.release()
+        self._map.close()

@@ -1,0 +1,271 @@
+"""Subjects: a target that was imported, with what is needed to generate its arguments and to call it.
+
+A target is an unmodified Hypothesis test, a callable with type hints, or a callable with a named strategy.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import unittest
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, cast, get_type_hints
+
+from hypothesis.errors import HypothesisException
+from hypothesis.strategies import SearchStrategy, from_type
+
+from fuzzfarm_shared.errors import TargetError
+from fuzzfarm_shared.targets import import_target
+from fuzzfarm_worker.fuzzing.generation import (
+    Drawn,
+    Explicit,
+    Generator,
+    Invalid,
+    explicit_examples,
+    given_strategies,
+    inner_test,
+    is_hypothesis_test,
+    test_settings,
+)
+
+VALUE = "value"
+"""Name of what a named strategy draws: all arguments at once."""
+
+Bound = tuple[list[Any], dict[str, Any]]
+
+
+@dataclass(slots=True)
+class Subject:
+    """An imported target.
+
+    Attributes:
+        target: its name, "module:qualname".
+        function: what is called, unbound.
+        generator: draws its arguments.
+        bind: turns drawn arguments into positional and keyword arguments, without the instance.
+        instance: what a test method is called on, or None.
+        explicit: examples that the test itself lists; they have the first indices.
+    """
+
+    target: str
+    function: Callable[..., Any]
+    generator: Generator
+    bind: Callable[[dict[str, Any]], Bound]
+    instance: object = None
+    explicit: list[Explicit] = field(default_factory=list)
+    _loop: asyncio.Runner | None = None
+
+    @property
+    def name(self) -> str:
+        """The name a reader would call it by."""
+        return self.target.rpartition(":")[2]
+
+    def call(self, arguments: dict[str, Any]) -> None:
+        """Call the target; an awaitable result is awaited."""
+        args, kwargs = self.bind(arguments)
+        if self.instance is not None:
+            args = [self.instance, *args]
+        result = self.function(*args, **kwargs)
+        if result is not None and inspect.isawaitable(result):
+            self._await(result)
+
+    def call_drawn(self, drawn: Drawn) -> None:
+        """Call the target with generated arguments."""
+        self.call(drawn.arguments)
+
+    def call_explicit(self, explicit: Explicit) -> None:
+        """Call the target with the arguments of one of its own examples."""
+        try:
+            self.call(explicit.kwargs)
+        except explicit.raises:
+            return
+
+    def _await(self, awaitable: Awaitable[Any]) -> None:
+        if self._loop is None:
+            self._loop = asyncio.Runner()
+
+        async def wait() -> None:
+            await awaitable
+
+        self._loop.run(wait())
+
+
+def load(target: str, strategy: str | None) -> Subject:
+    """Import a target and find out how to generate its arguments.
+
+    Raises:
+        TargetError: when there is no such target, or nothing can be generated for it; the message says what to do.
+    """
+    function = import_target(target)
+    if not callable(function):
+        raise TargetError(target, f"{target!r} is {type(function).__name__}, not a function: name a callable")
+    instance = _instance(target)
+    try:
+        if is_hypothesis_test(function):
+            subject = _given(target, function, instance, strategy)
+        elif strategy is not None:
+            subject = _named(target, function, instance, strategy)
+        else:
+            subject = _hinted(target, function, instance)
+        _try_once(subject)
+    except HypothesisException as exc:
+        raise TargetError(
+            target, f"no examples can be generated for {target!r}: {exc}; repair its strategy or its type hints"
+        ) from exc
+    return subject
+
+
+def _instance(target: str) -> object:
+    module, _, qualname = target.partition(":")
+    owner, _, method = qualname.rpartition(".")
+    if not owner:
+        return None
+    cls = import_target(f"{module}:{owner}")
+    if not inspect.isclass(cls) or isinstance(inspect.getattr_static(cls, method), staticmethod | classmethod):
+        return None
+    return _set_up(target, cls, method)
+
+
+def _set_up(target: str, cls: type[Any], method: str) -> object:
+    """Make the instance and prepare it once, as a test runner does before a Hypothesis test."""
+    try:
+        if issubclass(cls, unittest.TestCase):
+            instance: Any = cls(method)
+            cls.setUpClass()
+            instance.setUp()
+            return instance
+        instance = cls()
+        for hook, argument in (("setup_class", None), ("setup_method", getattr(cls, method))):
+            _call_hook(getattr(instance, hook, None), argument)
+        return cast("object", instance)
+    except Exception as exc:
+        raise TargetError(
+            target, f"cannot set up {cls.__name__} for {target!r}: {type(exc).__name__}: {exc}; use a plain function"
+        ) from exc
+
+
+def _call_hook(hook: Callable[..., Any] | None, argument: object) -> None:
+    if hook is not None:
+        hook(*([argument] if _parameters(hook) else []))
+
+
+def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return [p for p in inspect.signature(function).parameters.values() if p.kind not in kinds]
+
+
+def _required(target: str, function: Callable[..., Any], instance: object) -> list[inspect.Parameter]:
+    """Return the parameters without a default, the instance's own left out."""
+    try:
+        parameters = _parameters(function)
+    except (ValueError, TypeError) as exc:
+        raise TargetError(
+            target, f"{target!r} does not tell its parameters: wrap it in a function with type hints and fuzz that"
+        ) from exc
+    return [p for p in parameters[instance is not None :] if p.default is inspect.Parameter.empty]
+
+
+def _given(target: str, test: Callable[..., Any], instance: object, strategy: str | None) -> Subject:
+    if strategy is not None:
+        raise TargetError(target, f"{target!r} is a Hypothesis test with strategies of its own: leave strategy out")
+    if missing := [p.name for p in _required(target, test, instance)]:
+        raise TargetError(
+            target,
+            f"{target!r} needs {', '.join(missing)}, which @given does not supply (fixtures or parametrize?): "
+            "fuzz a test whose arguments all come from @given",
+        )
+    function = inner_test(test)
+    names = [p.name for p in _parameters(function) if p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
+    generator = Generator(function, given_strategies(test), runner=instance, in_settings=test_settings(test))
+    return Subject(target, function, generator, _by_name, instance, explicit_examples(test, names))
+
+
+def _named(target: str, function: Callable[..., Any], instance: object, strategy: str) -> Subject:
+    found = import_target(strategy)
+    if callable(found) and not isinstance(found, SearchStrategy):
+        found = _made(strategy, found)
+    if not isinstance(found, SearchStrategy):
+        raise TargetError(
+            strategy,
+            f"{strategy!r} is {type(found).__name__}: name a Hypothesis strategy, or a function that makes one",
+        )
+    try:
+        several = len(_required(target, function, instance)) > 1
+    except TargetError:
+        several = False  # a built-in that tells nothing gets the value as its one argument
+    generator = Generator(function, {VALUE: found}, runner=instance)
+    return Subject(target, function, generator, _spread if several else _alone, instance)
+
+
+def _made(strategy: str, make: Callable[[], Any]) -> Any:
+    try:
+        return make()
+    except Exception as exc:
+        raise TargetError(
+            strategy, f"{strategy!r} could not be called for a strategy: {type(exc).__name__}: {exc}"
+        ) from exc
+
+
+def _hinted(target: str, function: Callable[..., Any], instance: object) -> Subject:
+    required = _required(target, function, instance)
+    if not required:
+        raise TargetError(
+            target,
+            f"{target!r} has no required parameter, so there is nothing to generate: "
+            "name a function that takes the input, or give a strategy",
+        )
+    hints = _hints(target, function)
+    if missing := [p.name for p in required if p.name not in hints]:
+        raise TargetError(
+            target,
+            f"parameter {missing[0]!r} of {target!r} has no type hint: "
+            "add one, or name a strategy with strategy='module:name'",
+        )
+    positional = [p.name for p in required if p.kind is inspect.Parameter.POSITIONAL_ONLY]
+    strategies = {p.name: from_type(hints[p.name]) for p in required}
+
+    def bind(arguments: dict[str, Any]) -> Bound:
+        return [arguments[name] for name in positional], {k: v for k, v in arguments.items() if k not in positional}
+
+    generator = Generator(function, strategies, runner=instance)
+    return Subject(target, function, generator, bind if positional else _by_name, instance)
+
+
+def _hints(target: str, function: Callable[..., Any]) -> dict[str, Any]:
+    described = function.__init__ if inspect.isclass(function) else function
+    if not inspect.isroutine(described):
+        described = type(function).__call__
+    try:
+        return get_type_hints(described)
+    except Exception as exc:
+        raise TargetError(
+            target, f"the type hints of {target!r} cannot be read: {type(exc).__name__}: {exc}; repair them"
+        ) from exc
+
+
+def _by_name(arguments: dict[str, Any]) -> Bound:
+    return [], arguments
+
+
+def _alone(arguments: dict[str, Any]) -> Bound:
+    return [arguments[VALUE]], {}
+
+
+def _spread(arguments: dict[str, Any]) -> Bound:
+    value = arguments[VALUE]
+    if isinstance(value, dict):
+        return [], value
+    return (list(value), {}) if isinstance(value, list | tuple) else ([value], {})
+
+
+def _try_once(subject: Subject) -> None:
+    """Draw one example and drop it, so that a strategy that cannot work is named before anything runs."""
+    try:
+        subject.generator.run(subject.generator.at(0, 0), lambda _drawn: None)
+    except Invalid:
+        return
+    except HypothesisException:
+        raise
+    except Exception:  # noqa: BLE001  # code of the user inside a strategy; it becomes a finding when it runs
+        return
