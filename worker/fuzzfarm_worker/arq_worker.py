@@ -128,7 +128,7 @@ class WatchTolerantPipeline(Pipeline):
     async def immediate_execute_command(self, *args: Any, **options: Any) -> Any:
         """Execute one command of a watched transaction."""
         try:
-            return await super().immediate_execute_command(*args, **options)
+            return await super().immediate_execute_command(*args, **options)  # type: ignore[no-untyped-call]
         except WatchError:
             return 1 if args[0] == "EXISTS" else None
 

@@ -50,14 +50,14 @@ class Recorder:
     def __len__(self) -> int:
         return len(self._indexes)
 
-    def record(self, index: int, ok: bool, value: Any, tries: int, started: float, duration_s: float) -> None:
+    def record(self, index: int, ok: bool, value: Any, _tries: int, started: float, duration_s: float) -> None:
         """Note the outcome of one operation.
 
         Args:
             index: its place in the payload.
             ok: whether it returned.
             value: what it returned, or the exception that it raised.
-            tries: how often it was tried.
+            _tries: how often it was tried.
             started: when its first try started, on the monotonic clock.
             duration_s: seconds from there to its end.
         """
@@ -76,14 +76,14 @@ class Recorder:
         """
         if not self._indexes:
             return
-        columns = (self._indexes, self._values, self._started, self._durations)
-        errors = self._errors
-        if (in_order := sorted(self._indexes)) != self._indexes:
+        indexes, values, errors = self._indexes, self._values, self._errors
+        started, durations = self._started, self._durations
+        if (in_order := sorted(indexes)) != indexes:
             # Operations that overlap end in any order; sorted, a run without gaps takes 8 bytes in all.
-            order = sorted(range(len(self._indexes)), key=self._indexes.__getitem__)
-            columns = (in_order, *([column[place] for place in order] for column in columns[1:]))
+            order = sorted(range(len(indexes)), key=indexes.__getitem__)
+            values, started, durations = ([row[place] for place in order] for row in (values, started, durations))
             errors = {place: errors[was] for place, was in enumerate(order) if was in errors}
-        indexes, values, started, durations = columns
+            indexes = in_order
         self._indexes, self._values, self._errors, self._started, self._durations = [], [], {}, [], []
         offset = time.time() - time.monotonic()
         first = min(started)

@@ -115,9 +115,10 @@ class RenewalThread:
     def _evaluate(self, arguments: list[Any]) -> list[int]:
         namespace = self._settings.namespace
         try:
-            return self._client.evalsha(digest("renew"), 1, namespace, *arguments)  # type: ignore[no-any-return]
+            replies: Any = self._client.evalsha(digest("renew"), 1, namespace, *arguments)
         except NoScriptError:
-            return self._client.eval(source("renew"), 1, namespace, *arguments)  # type: ignore[no-any-return]
+            replies = self._client.eval(source("renew"), 1, namespace, *arguments)
+        return list(replies)
 
     def _end_if_hung(self, leases: list[Lease]) -> None:
         now = time.monotonic()

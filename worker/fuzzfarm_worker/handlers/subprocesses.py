@@ -18,7 +18,7 @@ ERROR_TAIL_CHARS = 2_000
 
 
 def subprocess_handler(spec: SubprocessJob, tools: Tools) -> Handler:
-    """Return the handler of jobs with these options; raises TargetError for a folder or variable that is not allowed."""
+    """Return the handler of jobs with these options; raises TargetError for what they may not have."""
     cwd = None if spec.cwd is None else tools.allowed.folder(spec.cwd)
 
     def arguments(command: list[str], stdin: Any) -> tuple[Sequence[Any], Mapping[str, Any] | None]:
