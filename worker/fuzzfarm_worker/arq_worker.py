@@ -8,6 +8,7 @@ for a test of each fact that this relies on.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -33,8 +34,8 @@ SPARE_JOBS = 16
 BLOCK_S = 2.0
 """How long an idle worker waits in one pop; two requests in four seconds."""
 
-BUSY_BLOCK_S = 0.25
-"""The same while a lane is closed, because it may open meanwhile."""
+POKE_TTL_S = 60
+"""How long a poke that came too late stays; the next pop takes it."""
 
 HEALTH_CHECK_S = 10
 """How old the sign of life that `arq --check` reads may be."""
@@ -106,12 +107,29 @@ class WakingPool(ArqRedis):
         if not lanes:
             return []
         names = {self.host.settings.keys.wake(lane): lane for lane in lanes}
-        block_s = BLOCK_S if len(lanes) == len(Lane) else BUSY_BLOCK_S
-        popped = await self.host.server.call("BLPOP", *names, block_s)
-        if popped is None:
+        popped = await self._pop(names)
+        if popped is None or (lane := names.get(popped[0].decode())) is None:
             return []
-        self.host.intake.offer(popped[1].decode(), names[popped[0].decode()])
+        self.host.intake.offer(popped[1].decode(), lane)
         return [popped[1]]
+
+    async def _pop(self, names: dict[str, Lane]) -> list[bytes] | None:
+        """Pop one job of these wake lists; return early, with nothing, when another lane opens meanwhile."""
+        server, poke = self.host.server, self.host.settings.keys.poke(self.host.name)
+        if len(names) == len(Lane):
+            popped: list[bytes] | None = await server.call("BLPOP", *names, BLOCK_S)
+            return popped
+        # A pop must not be cancelled: the server may have given us a job already. So we end it with a job of our own.
+        pop: asyncio.Task[list[bytes] | None] = asyncio.create_task(server.call("BLPOP", *names, poke, BLOCK_S))
+        opening = asyncio.create_task(self.host.intake.more_room(list(names.values())))
+        try:
+            await asyncio.wait([pop, opening], return_when=asyncio.FIRST_COMPLETED)
+            if not pop.done():
+                await server.call("RPUSH", poke, 1)
+                await server.call("EXPIRE", poke, POKE_TTL_S)
+            return await pop
+        finally:
+            opening.cancel()
 
     def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> Pipeline:
         """Return a pipeline that survives a lost connection while arq marks a job as started."""

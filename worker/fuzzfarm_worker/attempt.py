@@ -73,6 +73,7 @@ class Attempt:
         failed: int = 0,
         examples: int = 0,
         partial: bool = False,
+        given_up: bool = False,
     ) -> None:
         """Record outcomes; `done` already contains their units. Cancellation lets the commit go on.
 
@@ -91,6 +92,7 @@ class Attempt:
                 done=b"" if self.complete else self.done.encode(),
                 final=self.complete,
                 partial=partial,
+                given_up=given_up,
             )
         )
         self.host.operations_done += succeeded + failed

@@ -46,7 +46,7 @@ class ShardWork:
         """Run the examples of this shard, or as many as the operation's time allows."""
         attempt = self._attempt
         deadline_s = self._remaining_s()
-        if deadline_s is not None and deadline_s <= 0:
+        if attempt.claim.given_up or (deadline_s is not None and deadline_s <= 0):
             await self._finish()
             return
         await self._keep_a_share()
@@ -123,7 +123,7 @@ class ShardWork:
         attempt = self._attempt
         units, self._committed = attempt.stop - self._committed, attempt.stop
         attempt.done.add_all(range(attempt.claim.start, attempt.stop))
-        await attempt.commit(self._sealed(pack(error)), units=units, partial=True)
+        await attempt.commit(self._sealed(pack(error)), units=units, partial=True, given_up=True)
 
     def _sealed(self, body: bytes) -> bytes:
         claim = self._attempt.claim

@@ -41,11 +41,16 @@ class Intake:
         """Return the lanes to take from, as soon as there is one; [] after `timeout_s`."""
         try:
             async with asyncio.timeout(timeout_s):
-                while not (lanes := self._open_lanes()):
+                while not (lanes := self._open_lanes()) or self._undecided():
                     await self._wait_for_change()
         except TimeoutError:
-            return []
+            return self._open_lanes()
         return lanes
+
+    async def more_room(self, lanes: list[Lane]) -> None:
+        """Return when a lane is open that is not one of `lanes`."""
+        while set(self._open_lanes()) <= set(lanes):
+            await self._wait_for_change()
 
     def offer(self, attempt: str, lane: Lane) -> None:
         """Note that arq was given this job."""
@@ -58,6 +63,7 @@ class Intake:
             self._shards.add(str(attempt))
         else:
             self._unstarted[str(attempt)] = time.monotonic()
+        self._changed.set()
 
     def started_all(self, attempt: AttemptId) -> None:
         """Note that no operation of the chunk waits here any more; repeating it does nothing."""
@@ -81,7 +87,7 @@ class Intake:
         now = time.monotonic()
         if now < self._paused_until:
             return []
-        lanes = [lane for lane, since in self._offered.values() if now - since < OFFER_EXPIRES_S]
+        lanes = [lane for lane, _ in self._offered.values()]
         free = self._kernel.free_slots > 0
         backlog = len(self._unstarted) + lanes.count(Lane.SLOTS)
         open_lanes = []
@@ -91,19 +97,24 @@ class Intake:
             open_lanes.append(Lane.FUZZ)
         return open_lanes
 
+    def _undecided(self) -> bool:
+        """Whether arq holds a job that it has neither started nor skipped: that takes it milliseconds."""
+        self._drop_expired_offers()
+        return bool(self._offered)
+
     async def _wait_for_change(self) -> None:
         self._changed.clear()
         paused_s = self._paused_until - time.monotonic()
         if paused_s > 0:
             await asyncio.sleep(paused_s)
-        elif self._kernel.free_slots == 0:
-            await self._kernel.wait_free()
         elif self._offered:
             # An offer that arq skipped is only known by its age.
             try:
                 await asyncio.wait_for(self._changed.wait(), OFFER_EXPIRES_S)
             except TimeoutError:
                 self._drop_expired_offers()
+        elif self._kernel.free_slots == 0:
+            await self._kernel.wait_free()
         else:
             await self._changed.wait()
 
