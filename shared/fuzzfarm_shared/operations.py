@@ -19,7 +19,6 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
-
 from pydantic_core import ErrorDetails
 
 from fuzzfarm_shared.errors import InvalidOperationError
