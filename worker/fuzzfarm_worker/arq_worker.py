@@ -130,7 +130,8 @@ class WakingPool(ArqRedis):
 
     def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> Pipeline:
         """Return a pipeline that survives a lost connection while arq marks a job as started."""
-        return WatchTolerantPipeline(self.connection_pool, self.response_callbacks, transaction, shard_hint)
+        pool: Any = self.connection_pool
+        return WatchTolerantPipeline(pool, self.response_callbacks, transaction, shard_hint)
 
 
 class WatchTolerantPipeline(Pipeline):
