@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import MutableMapping
 from typing import Any
 
 import structlog
@@ -15,7 +16,13 @@ def get_logger(name: str) -> Any:
         processors=[
             structlog.stdlib.filter_by_level,
             structlog.processors.format_exc_info,
-            structlog.processors.KeyValueRenderer(key_order=["event"], drop_missing=True),
+            _render,
         ],
         wrapper_class=structlog.stdlib.BoundLogger,
     )
+
+
+def _render(_: Any, __: str, event: MutableMapping[str, Any]) -> str:
+    text, trace = event.pop("event"), event.pop("exception", None)
+    line = " ".join([str(text), *(f"{name}={value}" for name, value in event.items())])
+    return f"{line}\n{trace}" if trace else line
