@@ -15,7 +15,6 @@ def get_logger(name: str) -> Any:
         logging.getLogger(name),
         processors=[
             structlog.stdlib.filter_by_level,
-            structlog.processors.format_exc_info,
             _render,
         ],
         wrapper_class=structlog.stdlib.BoundLogger,
@@ -23,6 +22,6 @@ def get_logger(name: str) -> Any:
 
 
 def _render(_: Any, __: str, event: MutableMapping[str, Any]) -> str:
-    text, trace = event.pop("event"), event.pop("exception", None)
-    line = " ".join([str(text), *(f"{name}={value}" for name, value in event.items())])
-    return f"{line}\n{trace}" if trace else line
+    text = event.pop("event")
+    event.pop("exc_info", None)  # the standard logger shows it
+    return " ".join([str(text), *(f"{name}={value}" for name, value in event.items())])
