@@ -64,6 +64,7 @@ class Kernel:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._runs: set[Run] = set()
         self._abandoned_tasks: set[asyncio.Task[None]] = set()
+        self._idle_watchers: list[asyncio.Future[None]] = []
         weakref.finalize(self, self.pool.close)
 
     async def run(self, calls: Iterator[Call], record: Record) -> None:
@@ -87,12 +88,11 @@ class Kernel:
         """
         await self.open(calls, record).completed()
 
-    def open(self, calls: Iterator[Call], record: Record) -> Run:
+    def open(self, calls: Iterator[Call], record: Record, *, lasting: bool = False) -> Run:
         """Start a run; the caller has to await its `completed()`."""
         self._adopt(asyncio.get_running_loop())
-        run = Run(self, calls, record)
+        run = Run(self, calls, record, lasting=lasting)
         self._runs.add(run)
-        self.slots.claimants += 1
         run.grow()
         run.settle()
         if run.queued:
@@ -114,6 +114,14 @@ class Kernel:
         self._adopt(asyncio.get_running_loop())
         await self.slots.wait_free(asyncio.get_running_loop())
 
+    async def wait_idle(self) -> None:
+        """Return once no run is open."""
+        self._adopt(asyncio.get_running_loop())
+        while self._runs:
+            watcher: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._idle_watchers.append(watcher)
+            await watcher
+
     def stats(self) -> KernelStats:
         """What the kernel does now, and what it had to leave behind."""
         return KernelStats(
@@ -134,12 +142,14 @@ class Kernel:
             run.fail(asyncio.CancelledError())
 
     def forget(self, run: Run) -> None:
-        """A run is over, or being stopped: its share goes to the others."""
-        if run in self._runs:
-            self._runs.discard(run)
-            self.slots.leave(run)
-        if not self._runs:
+        """A run is over, and nothing of it is left."""
+        self._runs.discard(run)
+        if not self._runs and run.loop is self._loop:
             self.alarm.clear()
+            for watcher in self._idle_watchers:
+                if not watcher.done():
+                    watcher.set_result(None)
+            self._idle_watchers.clear()
 
     def keep_abandoned(self, task: asyncio.Task[None]) -> None:
         """Hold a task that ignores its cancellation until it ends: the loop itself would not."""

@@ -68,7 +68,7 @@ class Lane:
                 if following is None:
                     run.exhausted = True
                     return
-                call, attempt = following, 1
+                call, attempt, started = following, 1, 0.0
             index, fn, args, kwargs, timeout_s, _, _ = call
             if fn is not async_fn and awaitable is None:
                 if not runs_on_loop(fn):
@@ -158,6 +158,8 @@ class Lane:
         """Cancel the operation if its deadline has passed; return the lane's next deadline."""
         if self.deadline > now or self.task is None or self.call is None:
             return self.deadline
+        if self.state is State.STOPPED:
+            return inf
         self.task.cancel()
         if self.state is State.WORKING:
             self.state = State.EXPIRED
@@ -167,6 +169,10 @@ class Lane:
         error = _timeout_error(self.call, None)
         self.run.conclude(self.call, self.attempt, False, error, started=self.started, duration_s=now - self.started)
         return inf
+
+    def cancel(self) -> bool:
+        """Cancel the operation that runs, for its own sake."""
+        return self.task is not None and self.task.cancel()
 
     def stop(self) -> None:
         """Cancel the lane with its operation; nothing of it is recorded any more."""

@@ -19,6 +19,7 @@ class Session(Protocol):
 
     def drain(self, thread: WorkThread) -> bool:
         """Run operations until none is left; False when the thread was abandoned meanwhile."""
+        ...
 
 
 class WorkThread:
