@@ -45,7 +45,7 @@ def draw(strategy: SearchStrategy[Any], count: int) -> list[Any]:
         deadline=None,
         max_examples=count,
         phases=(Phase.generate,),
-        suppress_health_check=list(HealthCheck),
+        suppress_health_check=[*HealthCheck],
     )
     @given(strategy)
     def collect(example: Any) -> None:

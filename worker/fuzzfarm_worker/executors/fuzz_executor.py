@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from types import TracebackType
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence, Sized
 from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar
 
-from fuzzfarm_worker.executors.calls import Call
 from fuzzfarm_worker.executors.examples import ExampleSource
 from fuzzfarm_worker.executors.kernel import Kernel, KernelStats
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
     from hypothesis.strategies import SearchStrategy
+
+    from fuzzfarm_worker.executors.calls import Call
+
+_MISSING = object()
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -101,19 +105,16 @@ class AsyncFuzzExecutor:
         never retried. What is not collected costs no memory. Cancelling the call cancels its
         operations. Raises RuntimeError after shutdown.
         """
-        results, errors = await self._collect(operations, collect_results, collect_errors)
-        return {
-            "results": [results[index] for index in sorted(results)],
-            "errors": [errors[index] for index in sorted(errors)],
-        }
+        values, errors = await self._collect(operations, collect_results, collect_errors)
+        return {"results": [value for value in values if value is not _MISSING], "errors": list(errors.values())}
 
     async def execute_keyed(self, operations: Mapping[Key, Operation]) -> dict[str, dict[Key, Any]]:
         """Run keyed operations; returns `{"results": {...}, "errors": {...}}` by the same keys."""
+        values, errors = await self._collect(operations.values(), True, True)
         keys = list(operations)
-        results, errors = await self._collect(operations.values(), True, True)
         return {
-            "results": {keys[index]: results[index] for index in sorted(results)},
-            "errors": {keys[index]: errors[index] for index in sorted(errors)},
+            "results": {key: value for key, value in zip(keys, values, strict=True) if value is not _MISSING},
+            "errors": {keys[index]: error for index, error in errors.items()},
         }
 
     async def run_hypothesis_strategy(self, strategy: SearchStrategy[Any]) -> Any:
@@ -158,21 +159,23 @@ class AsyncFuzzExecutor:
         await self.shutdown()
 
     async def _collect(
-        self, operations: Iterable[Operation], collect_results: bool, collect_errors: bool
-    ) -> tuple[dict[int, Any], dict[int, Any]]:
+        self, operations: Iterable[Operation], collect_values: bool, collect_errors: bool
+    ) -> tuple[list[Any], dict[int, BaseException]]:
+        """The values in input order, `_MISSING` where there is none, and the errors by position."""
         self._refuse_after_shutdown()
-        results: dict[int, Any] = {}
-        errors: dict[int, Any] = {}
+        at_hand = [_MISSING] * len(operations) if isinstance(operations, Sized) else None
+        values: dict[int, Any] = {}
+        errors: dict[int, BaseException] = {}
 
-        def record(index: int, ok: bool, value: Any, _attempt: int, _started: float, _duration_s: float) -> None:
-            if ok:
-                if collect_results:
-                    results[index] = value
-            elif collect_errors:
+        def record(index: int, ok: bool, value: Any, *_: Any) -> None:
+            if ok and collect_values:
+                values[index] = value
+            elif collect_errors and not ok:
                 errors[index] = value
 
-        await self._kernel.run(self._numbered(operations), record)
-        return results, errors
+        await self._kernel.run(self._numbered(operations), record, values=at_hand if collect_values else None)
+        in_order = [values[index] for index in sorted(values)] if at_hand is None else at_hand
+        return in_order, {index: errors[index] for index in sorted(errors)}
 
     def _numbered(self, operations: Iterable[Operation]) -> Iterator[Call]:
         timeout = self.timeout

@@ -15,7 +15,7 @@ import asyncio
 import weakref
 from dataclasses import dataclass
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fuzzfarm_worker.executors.alarm import Alarm
 from fuzzfarm_worker.executors.calls import Call, Record
@@ -67,7 +67,13 @@ class Kernel:
         self._idle_watchers: list[asyncio.Future[None]] = []
         weakref.finalize(self, self.pool.close)
 
-    async def run(self, calls: Iterator[Call], record: Record) -> None:
+    async def run(
+        self,
+        calls: Iterator[Call],
+        record: Record,
+        *,
+        values: list[Any] | None = None,
+    ) -> None:
         """Run every call of a lazy, possibly endless iterator, and record each outcome once.
 
         A call is pulled when it can start; of sync functions that turned out short up to about
@@ -85,13 +91,23 @@ class Kernel:
 
         Cancellation cancels the running coroutines and waits for them (at most 2 s each),
         leaves running threads behind, and records nothing more.
-        """
-        await self.open(calls, record).completed()
 
-    def open(self, calls: Iterator[Call], record: Record, *, lasting: bool = False) -> Run:
+        With `values`, an operation that succeeds is not recorded, but its value stored there by
+        its index.
+        """
+        await self.open(calls, record, values=values).completed()
+
+    def open(
+        self,
+        calls: Iterator[Call],
+        record: Record,
+        *,
+        lasting: bool = False,
+        values: list[Any] | None = None,
+    ) -> Run:
         """Start a run; the caller has to await its `completed()`."""
         self._adopt(asyncio.get_running_loop())
-        run = Run(self, calls, record, lasting=lasting)
+        run = Run(self, calls, record, lasting=lasting, values=values)
         self._runs.add(run)
         run.grow()
         run.settle()

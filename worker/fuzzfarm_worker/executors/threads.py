@@ -61,7 +61,6 @@ class ThreadPool:
 
     def hire(self, session: Session) -> WorkThread:
         """Start a session in an idle or a new thread."""
-        self._closed = False
         thread = self._idle.pop() if self._idle else WorkThread(self.abandoned)
         thread.inbox.put(session)
         return thread
