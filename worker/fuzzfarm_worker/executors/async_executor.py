@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from fuzzfarm_shared.futures import AsyncFuture, ExecutorShutdownError, WaitStrategy, as_completed, wait
@@ -167,7 +168,7 @@ class AsyncExecutor:
         if cancel_futures:
             self._cancel_queued()
         for run in tuple(self._maps):
-            if run.lasting:
+            if run.lasting and not run.finished.done():
                 run.fail(ExecutorShutdownError("the executor was shut down during map_iter"))
         if wait:
             await self._wait_for_futures()
@@ -189,16 +190,17 @@ class AsyncExecutor:
         if self._run is not None:  # the loop it belonged to was closed under it
             self._lose_everything()
         run = self._run = self._kernel.open(self._queue, self._record, lasting=True)
-        self._owner = run.loop.create_task(self._own(run))
+        self._owner = run.loop.create_task(run.completed())
+        self._owner.add_done_callback(partial(self._owner_ended, run))
         return run
 
-    async def _own(self, run: Run) -> None:
-        try:
-            await run.completed()
-        except BaseException:
-            # Most likely asyncio.run is cancelling every task: nobody else will settle them.
-            self._lose_everything()
-            raise
+    def _owner_ended(self, run: Run, owner: asyncio.Task[None]) -> None:
+        """Settle what is left, most likely because asyncio.run cancelled every task."""
+        run.stop()
+        self._kernel.forget(run)  # also if the owner was cancelled before its first step
+        self._lose_everything()
+        if not owner.cancelled() and (error := owner.exception()) is not None:
+            run.loop.call_exception_handler({"message": "an executor's run failed", "exception": error})
 
     def _lose_everything(self) -> None:
         self._queue.clear()

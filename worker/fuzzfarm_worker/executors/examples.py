@@ -45,7 +45,7 @@ def draw(strategy: SearchStrategy[Any], count: int) -> list[Any]:
         deadline=None,
         max_examples=count,
         phases=(Phase.generate,),
-        suppress_health_check=[*HealthCheck],
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example],
     )
     @given(strategy)
     def collect(example: Any) -> None:

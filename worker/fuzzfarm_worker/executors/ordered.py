@@ -59,6 +59,7 @@ class Window:
         while (outcome := self._outcomes.pop(self._handed_out, None)) is None:
             if self.run.finished.done():
                 self.run.finished.result()
+                return None
             if self._source_ended and self._handed_out == self._pulled:
                 return None
             self._waiter = asyncio.get_running_loop().create_future()
@@ -115,8 +116,9 @@ class OrderedResults(Generic[T]):
     async def aclose(self) -> None:
         """Cancel what is left and wait until it is gone."""
         self._closed = True
-        if self._owner is not None:
-            self._owner.cancel()
+        if self._owner is not None and self._window.run is not None:
+            # The run and not its owner: a task cancelled before its first step runs no code.
+            self._window.run.stop()
             await asyncio.wait([self._owner])
 
     def _start(self) -> None:
@@ -128,8 +130,9 @@ class OrderedResults(Generic[T]):
         self._owner = run.loop.create_task(own(run))
 
     def __del__(self) -> None:
-        if self._owner is not None and not self._owner.done() and not self._owner.get_loop().is_closed():
-            self._owner.cancel()
+        run = self._window.run
+        if run is not None and not run.loop.is_closed():
+            run.stop()
 
 
 async def own(run: Run) -> None:

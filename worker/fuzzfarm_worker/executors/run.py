@@ -224,6 +224,8 @@ class Run:
         if self.stopped:
             return
         self.stopped = True
+        if not self.finished.done():
+            self.finished.set_result(None)
         for pulled in self.ready:
             close_awaitable(pulled.awaitable)
         self.ready.clear()
