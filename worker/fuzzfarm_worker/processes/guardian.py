@@ -1,6 +1,6 @@
 """The guardian: a small process that starts, reaps and kills every child of one worker.
 
-It runs as a script (``python -I -S guardian.py FD``), imports only the standard library, and has one thread. It is the
+It runs as a script (``python -I -S guardian.py FD PREFIX``), imports only the standard library, and has one thread. It is the
 parent and the subreaper of all children, so whatever a child forks ends up below it, whatever sessions it opens. From
 that follow the guarantees:
 
@@ -53,6 +53,9 @@ ORPHAN_WAIT_S = 2.0
 RETRY_S = 0.05
 #: How long the guardian stays to reap once its worker is gone; SIGKILL normally needs milliseconds.
 LAST_REAP_S = 10.0
+
+#: The upper half of a tag names the guardian, the lower half the leader.
+TAG_PREFIX_SHIFT = 32
 
 _PR_SET_CHILD_SUBREAPER = 36
 _RLIMIT_LOCKS = 10
@@ -144,14 +147,14 @@ class Channel:
 class Guardian:
     """The loop: requests in, exits out, and a sweep for orphans whenever something ended."""
 
-    def __init__(self, control: socket.socket) -> None:
+    def __init__(self, control: socket.socket, prefix: int) -> None:
         self.poll = select.epoll()
         self.channels: dict[int, Channel] = {}
         self.leaders: dict[int, Leader] = {}
         self.pids: dict[tuple[Channel, int], int] = {}
         self.ending: list[Ending] = []
         self.live_tags: set[int] = set()
-        self.next_tag = int.from_bytes(os.urandom(3)) << 32
+        self.next_tag = prefix << TAG_PREFIX_SHIFT
         self.control = control.fileno()
         self.add_channel(control)
         self.wakeup = self._watch_signals()
@@ -410,11 +413,11 @@ def read_memfd(fd: int) -> bytes:
 
 
 def main() -> None:
-    """Serve the worker at the other end of the socket whose number is the only argument."""
+    """Serve the worker at the other end of a socket; the arguments are its number and the prefix of all tags."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
-    Guardian(socket.socket(fileno=int(sys.argv[1]))).run()
+    Guardian(socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2])).run()
 
 
 if __name__ == "__main__":
