@@ -1,8 +1,8 @@
 """The guardian: a small process that starts, reaps and kills every child of one worker.
 
-It runs as a script (``python -I -S guardian.py FD PREFIX``), imports only the standard library, and has one thread. It is the
-parent and the subreaper of all children, so whatever a child forks ends up below it, whatever sessions it opens. From
-that follow the guarantees:
+It is one file because it runs as a script (``python -I -S guardian.py FD PREFIX``); it imports only the standard
+library and has one thread. It is the parent and the subreaper of all children, so whatever a child forks ends up below
+it, whatever sessions it opens. From that follow the guarantees:
 
 - It alone reaps, so a pid it signals cannot have been reused.
 - A program's tree lives as long as its leader. When the leader ends, its group is killed before the leader is reaped
@@ -417,7 +417,9 @@ def main() -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
-    Guardian(socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2])).run()
+    control = socket.socket(fileno=int(sys.argv[1]))
+    control.set_inheritable(False)  # it was, to come through the exec of this interpreter
+    Guardian(control, int(sys.argv[2])).run()
 
 
 if __name__ == "__main__":

@@ -276,6 +276,9 @@ class ProcessManager:
         self._shut_down = True
         try:
             await self.stop_all_processes()
+            await asyncio.gather(
+                *(process.wait() for process in self._table.values() if process.returncode is not None)
+            )
         finally:
             await self.watchdog.stop()
             if self._session is not None:

@@ -56,8 +56,7 @@ class CommandRun:
             self._on_output(name, data)
         except Exception as error:  # noqa: BLE001 - raised by finish()
             self._failure = error
-            if self._child is not None:
-                self._child.kill_tree()
+            self._kill_if_unwanted()
 
     async def start(self, spawner: Spawner) -> Child:
         """Start the program with both pipes drained from its first moment."""
@@ -69,10 +68,13 @@ class CommandRun:
             self._started_at = time.monotonic()
             request = SpawnRequest(self.command, cwd, env, stdin, stdout, stderr, self.spec.limits)
             self._child = await spawner.spawn(request)
+        self._kill_if_unwanted()
         return self._child
 
     async def _open_pipe(self, capture: Capture, child_ends: contextlib.ExitStack) -> int:
-        drain, writer = await self._pipes.open_output(capture, self._check_cap if self.spec.stop_at_cap else None)
+        drain, writer = await self._pipes.open_output(
+            capture, self._kill_if_unwanted if self.spec.stop_at_cap else None
+        )
         child_ends.callback(os.close, writer)
         self._drains.append(drain)
         return writer
@@ -96,8 +98,10 @@ class CommandRun:
                 copy.seek(0)
                 yield copy.fileno()
 
-    def _check_cap(self) -> None:
-        if self._child is not None and any(capture.truncated for capture in self._captures):
+    def _kill_if_unwanted(self) -> None:
+        """Kill at the cap, or after an error in ``on_output``; output may come before the start is known."""
+        capped = self.spec.stop_at_cap and any(capture.truncated for capture in self._captures)
+        if self._child is not None and (capped or self._failure is not None):
             self._child.kill_tree()
 
     async def finish(self) -> CommandResult:

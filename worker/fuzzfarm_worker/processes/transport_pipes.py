@@ -43,7 +43,7 @@ def new_pipe(*, child_writes: bool) -> PipeEnds:
 
 
 class TransportPipes:
-    """Pipes that any asyncio event loop can serve."""
+    """Pipes that asyncio's own event loops can serve (uvloop's cannot; it does not exist on Windows)."""
 
     def __init__(self) -> None:
         self.null = os.open(os.devnull, os.O_RDWR)
