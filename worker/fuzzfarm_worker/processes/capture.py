@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _UTF8_MAX_BYTES = 4
+# First bytes that can begin a character of several bytes (RFC 3629).
+_MIN_LEAD, _MAX_LEAD = 0xC2, 0xF4
 
 
 class Capture:
@@ -107,7 +109,7 @@ def whole_characters(data: bytes) -> int:
         with contextlib.suppress(UnicodeDecodeError):
             data[-back:].decode("utf-8")
             return len(data)
-        return len(data) - back if byte >= 0xC0 and back < _sequence_length(byte) else len(data)
+        return len(data) - back if _MIN_LEAD <= byte <= _MAX_LEAD and back < _sequence_length(byte) else len(data)
     return len(data)
 
 

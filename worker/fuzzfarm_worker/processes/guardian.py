@@ -178,22 +178,27 @@ class Guardian:
         self.poll.register(sock.fileno(), select.EPOLLIN)
 
     def run(self) -> None:
-        """Serve until the worker is gone; then kill all that is left."""
-        while self.control in self.channels:
-            unfinished = self.ending or any(channel.replies for channel in self.channels.values())
-            timeout = RETRY_S if unfinished else -1
-            for fd, _ in self.poll.poll(timeout):
-                if fd == self.worker:
-                    self.drop_channel(self.channels[self.control])
-                elif fd == self.wakeup:
-                    if signal.SIGTERM in os.read(fd, 4096):
-                        self.drop_channel(self.channels[self.control])
-                elif fd in self.channels:
-                    self.serve(self.channels[fd])
-            self.reap()
-            self.sweep()
-            self.flush()
-        self.kill_everything()
+        """Serve until the worker is gone; then, and after a fault in here too, kill all that is left."""
+        try:
+            while self.control in self.channels:
+                self.turn()
+        finally:
+            self.kill_everything()
+
+    def turn(self) -> None:
+        """Wait for something to happen and deal with it."""
+        unfinished = self.ending or any(channel.replies for channel in self.channels.values())
+        for fd, _ in self.poll.poll(RETRY_S if unfinished else -1):
+            if fd == self.wakeup:
+                if signal.SIGTERM in os.read(fd, 4096):
+                    self.channels.pop(self.control, None)
+            elif fd == self.worker:
+                self.channels.pop(self.control, None)
+            elif fd in self.channels:  # an event before it may have closed it
+                self.serve(self.channels[fd])
+        self.reap()
+        self.sweep()
+        self.flush()
 
     def serve(self, channel: Channel) -> None:
         """Do what one request asks."""

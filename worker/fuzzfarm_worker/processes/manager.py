@@ -119,6 +119,7 @@ class ProcessManager:
         finally:
             task.cancel()
             await finish_despite_cancellation(asyncio.wait([task]))
+            await self._release(run, process)  # a task that was cancelled before its first step has released nothing
 
     async def _begin(self, spec: CommandSpec, on_output: OutputCallback | None) -> tuple[CommandRun, ManagedProcess]:
         session = self._open_session()
@@ -133,9 +134,13 @@ class ProcessManager:
     async def _finish(self, run: CommandRun, process: ManagedProcess) -> CommandResult:
         try:
             return await run.finish()
-        except BaseException:
-            await finish_despite_cancellation(stop_tree(process.child, grace_s=0))
-            raise
+        finally:
+            await self._release(run, process)
+
+    async def _release(self, run: CommandRun, process: ManagedProcess) -> None:
+        try:
+            if process.returncode is None:
+                await finish_despite_cancellation(stop_tree(process.child, grace_s=0))
         finally:
             run.close()
             self._leave(process)
@@ -164,7 +169,6 @@ class ProcessManager:
             timeout=float("inf") if config.timeout is None else config.timeout,
             auto_kill=config.auto_kill,
         )
-        emit(self._on_event, ProcessEvent(ProcessEventKind.STARTED, process.pid, process.name))
         return process
 
     async def stop_process(self, pid: int, force: bool = False) -> bool:
@@ -308,6 +312,7 @@ class ProcessManager:
         self._table.pop(process.pid, None)
         self._table[process.pid] = process
         process.child.exited.add_done_callback(lambda _: self._note_end(process))
+        emit(self._on_event, ProcessEvent(ProcessEventKind.STARTED, process.pid, process.name))
         return process
 
     def _note_end(self, process: ManagedProcess) -> None:

@@ -74,6 +74,7 @@ class OutputStream:
         self._splitters: dict[StreamName, Splitter] = {"stdout": Splitter(by), "stderr": Splitter(by)}
         self._pieces: deque[OutputPiece] = deque()
         self._unread_bytes = 0
+        self._ended = False
         self._news = asyncio.Event()
         self._run: CommandRun | None = None
         self._task: asyncio.Task[CommandResult] | None = None
@@ -97,6 +98,7 @@ class OutputStream:
         self._news.set()
 
     def _end(self) -> None:
+        self._ended = True
         for name, splitter in self._splitters.items():
             self._add(name, splitter.end())
 
@@ -106,7 +108,7 @@ class OutputStream:
     async def __anext__(self) -> OutputPiece:
         assert self._run is not None and self._task is not None  # noqa: S101, PT018 - follow() came first
         while not self._pieces:
-            if self._task.done():
+            if self._ended:
                 self._task.result()  # raises what ended the command, if it was an error
                 raise StopAsyncIteration
             self._news.clear()

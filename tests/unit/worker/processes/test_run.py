@@ -235,10 +235,10 @@ def test_cancellation_while_starting_leaves_no_process(backend):
 
 def test_shutdown_ends_commands_that_run():
     async def main() -> None:
-        manager = ProcessManager()
+        started = asyncio.Event()
+        manager = ProcessManager(on_event=lambda _: started.set())
         task = asyncio.create_task(manager.run(CommandSpec(command=SLEEPS)))
-        while not await manager.list_processes():
-            await asyncio.sleep(0)
+        await started.wait()
         [process] = await manager.list_processes()
         with watched([process["pid"]]) as alive:
             await manager.shutdown()
