@@ -81,6 +81,10 @@ _SET_AFTER = (
 _RESET_SIGNALS = (signal.SIGPIPE, signal.SIGXFSZ)
 
 
+# Without MSG_CMSG_CLOEXEC programs would inherit each other's pipes, and readers would never see EOF.
+_RECEIVE_FLAGS = socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT
+
+
 class Order(NamedTuple):
     """A program to start: NUL-separated blocks of (cwd, argv) and environment, three descriptors, six limits."""
 
@@ -119,8 +123,7 @@ class Channel:
 
     def receive(self) -> tuple[bytes, list[int]]:
         """One request and its descriptors; empty at the end of the stream."""
-        # MSG_CMSG_CLOEXEC: without it the program would inherit its own pipes a second time and never see EOF.
-        packet, ancillary, _, _ = self.sock.recvmsg(MAX_PACKET_BYTES, 256, socket.MSG_CMSG_CLOEXEC)
+        packet, ancillary, _, _ = self.sock.recvmsg(MAX_PACKET_BYTES, 256, _RECEIVE_FLAGS)
         fds = array.array("i")
         for _, _, data in ancillary:
             fds.frombytes(data)
@@ -204,6 +207,8 @@ class Guardian:
         """Do what one request asks."""
         try:
             packet, fds = channel.receive()
+        except BlockingIOError:
+            return  # the event was for a channel that had this descriptor before
         except ConnectionError:
             packet, fds = b"", []
         if not packet:
