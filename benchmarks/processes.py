@@ -19,10 +19,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fuzzfarm_worker.processes import CommandSpec, Limits, ProcessConfig, ProcessManager
+from fuzzfarm_worker.processes.guarded import guardian_pid
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine, Iterator
 
 AT_ONCE = 64
 STARTS = 600
@@ -38,8 +42,6 @@ Figures = dict[str, float]
 
 
 def guardian_cpu_s() -> float:
-    from fuzzfarm_worker.processes.guarded import guardian_pid
-
     pid = guardian_pid()
     if pid is None:
         return 0.0
@@ -145,17 +147,17 @@ async def flood_stream_reader() -> Figures:
     return {"mb_per_s": FLOOD_BYTES / wall_s / 1e6, "rss_growth_mb": (rss_bytes("VmHWM") - before) / 1e6}
 
 
-async def flood_cat() -> Figures:
+def flood_cat() -> Figures:
     began = time.perf_counter()
     subprocess.run(["sh", "-c", f"{' '.join(FLOOD)} | cat > /dev/null"], check=True)
     return {"mb_per_s": FLOOD_BYTES / (time.perf_counter() - began) / 1e6}
 
 
 @contextlib.contextmanager
-def large_binary():
+def large_binary() -> Iterator[str]:
     """A file of real machine code, as large as one large program."""
     with tempfile.NamedTemporaryFile() as file:
-        sources = sorted(Path("/usr/lib").rglob("*.so*"), key=lambda path: str(path))
+        sources = sorted(Path("/usr/lib").rglob("*.so*"))
         for path in sources:
             if path.is_file() and not path.is_symlink():
                 file.write(path.read_bytes())
@@ -172,7 +174,6 @@ def percentile_95(values: list[float]) -> float:
 
 async def strings_managed() -> Figures:
     durations: list[float] = []
-    cpu = resource.getrusage(resource.RUSAGE_SELF)
     with large_binary() as path:
         async with ProcessManager() as manager:
             spec = CommandSpec(command=["strings", "-n", "4", path])
@@ -190,7 +191,6 @@ async def strings_managed() -> Figures:
             await at_once(REQUESTS_AT_ONCE, REQUESTS, one)
             wall_s = time.perf_counter() - began
             cpu_s = time.process_time() - own + guardian_cpu_s() - helper + child_cpu_s
-    del cpu
     return {
         "per_s": REQUESTS / wall_s,
         "p95_s": percentile_95(durations),
@@ -199,7 +199,7 @@ async def strings_managed() -> Figures:
     }
 
 
-async def strings_blocking() -> Figures:
+def strings_blocking() -> Figures:
     with large_binary() as path:
         command = ["strings", "-n", "4", path]
         subprocess.run(command, capture_output=True, check=True)
@@ -222,7 +222,7 @@ def xargs(width: int, script: list[str], count: int) -> tuple[float, str]:
     return time.perf_counter() - began, done.stdout
 
 
-async def strings_xargs_2() -> Figures:
+def strings_xargs_2() -> Figures:
     with large_binary() as path:
         command = f"xargs -P2 -I{{}} strings -n 4 {path} > /dev/null"
         numbers = "\n".join(map(str, range(REQUESTS)))
@@ -232,7 +232,7 @@ async def strings_xargs_2() -> Figures:
         return {"per_s": REQUESTS / (time.perf_counter() - began)}
 
 
-async def strings_xargs_5() -> Figures:
+def strings_xargs_5() -> Figures:
     with large_binary() as path:
         timed = f"a=$(date +%s%N); strings -n 4 {path} > /dev/null; b=$(date +%s%N); echo $((b-a))"
         subprocess.run(["strings", "-n", "4", path], capture_output=True, check=True)
@@ -270,15 +270,13 @@ async def many_starts() -> Figures:
 
 def helper_figures() -> tuple[int, int, int]:
     """Descriptors, resident bytes and unreaped children of the guardian."""
-    from fuzzfarm_worker.processes.guarded import guardian_pid
-
     folder = Path(f"/proc/{guardian_pid()}")
     rss = int((folder / "status").read_text().split("VmRSS:")[1].split()[0]) * 1024
     children = (folder / "task" / folder.name / "children").read_text().split()
     return len(os.listdir(folder / "fd")), rss, len(children)
 
 
-ARMS: dict[str, Callable[[], Awaitable[Figures]]] = {
+ARMS: dict[str, Callable[[], Figures | Coroutine[None, None, Figures]]] = {
     arm.__name__: arm
     for arm in (
         managed_starts,
@@ -338,7 +336,9 @@ def bars(row: str, m: dict[str, Figures]) -> list[Bar]:
     if row == "limits":
         return [
             Bar(row, "processes/s against preexec_fn", m["limited"]["per_s"] / m["preexec"]["per_s"], ">=3"),
-            Bar(row, "512 MB parent against a small one", m["limited_large"]["per_s"] / m["limited"]["per_s"], ">=0.95"),
+            Bar(
+                row, "512 MB parent against a small one", m["limited_large"]["per_s"] / m["limited"]["per_s"], ">=0.95"
+            ),
         ]
     if row == "output":
         ours = m["flood_managed"]
@@ -375,14 +375,15 @@ def main() -> None:
     parser.add_argument("--arm", choices=ARMS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.arm:
-        json.dump(asyncio.run(ARMS[options.arm]()), sys.stdout)  # type: ignore[arg-type]
+        figures = ARMS[options.arm]()
+        json.dump(asyncio.run(figures) if asyncio.iscoroutine(figures) else figures, sys.stdout)
         return
     report = []
     for row in options.only:
         rounds: dict[str, list[Figures]] = {arm: [] for arm in ROWS[row]}
         for _ in range(1 if row in ONCE else options.rounds):
-            for arm in rounds:
-                rounds[arm].append(run_arm(arm))
+            for arm, figures in rounds.items():
+                figures.append(run_arm(arm))
         middle = {arm: medians(figures) for arm, figures in rounds.items()}
         lines = bars(row, middle)
         report.append({"row": row, "medians": middle, "bars": [vars(bar) for bar in lines]})

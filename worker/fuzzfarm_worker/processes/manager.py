@@ -192,7 +192,7 @@ class ProcessManager:
             return True
         process.stop_requested = True
         detail = "killed on request" if force else "stopped on request"
-        emit(self._on_event, ProcessEvent(ProcessEventKind.KILLED, process.pid, process.name, detail))
+        self._emit(ProcessEventKind.KILLED, process, detail)
         try:
             return await stop_tree(process.child, 0 if force else STOP_GRACE_S, process.terminate)
         except asyncio.CancelledError:
@@ -312,15 +312,19 @@ class ProcessManager:
         self._table.pop(process.pid, None)
         self._table[process.pid] = process
         process.child.exited.add_done_callback(lambda _: self._note_end(process))
-        emit(self._on_event, ProcessEvent(ProcessEventKind.STARTED, process.pid, process.name))
+        self._emit(ProcessEventKind.STARTED, process)
         return process
 
     def _note_end(self, process: ManagedProcess) -> None:
         self._counts["ended"] += 1
         if self._table.get(process.pid) is process:
             self.watchdog.forget(process.pid)
-        event = ProcessEvent(ProcessEventKind.FINISHED, process.pid, process.name, exit_code=process.returncode)
-        emit(self._on_event, event)
+        self._emit(ProcessEventKind.FINISHED, process)
+
+    def _emit(self, kind: ProcessEventKind, process: ManagedProcess, detail: str = "") -> None:
+        if self._on_event is not None:
+            event = ProcessEvent(kind, process.pid, process.name, detail, exit_code=process.returncode)
+            emit(self._on_event, event)
 
     def _leave(self, process: ManagedProcess) -> None:
         if self._table.get(process.pid) is process:

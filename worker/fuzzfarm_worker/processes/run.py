@@ -68,6 +68,8 @@ class CommandRun:
             self._started_at = time.monotonic()
             request = SpawnRequest(self.command, cwd, env, stdin, stdout, stderr, self.spec.limits)
             self._child = await spawner.spawn(request)
+        for drain in self._drains:
+            self._pipes.begin_soon(drain) if self._on_output is None else drain.begin()
         self._kill_if_unwanted()
         return self._child
 

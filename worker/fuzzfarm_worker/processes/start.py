@@ -43,6 +43,7 @@ async def start_managed(
         ends = [stdin_end]
         for reader in readers:
             drain, end = await pipes.open_output(reader, after_read)
+            drain.begin()
             child_ends.callback(os.close, end)
             undo.callback(drain.close)
             ends.append(end)

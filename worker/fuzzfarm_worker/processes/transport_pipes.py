@@ -16,7 +16,7 @@ if sys.platform == "win32":
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fuzzfarm_worker.processes.pipes import Sink
+    from fuzzfarm_worker.processes.pipes import Drain, Sink
 
 #: How long the rest of a pipe may take to arrive after its writers ended: it is in memory already.
 FINISH_WAIT_S = 2.0
@@ -60,6 +60,10 @@ class TransportPipes:
         ends = new_pipe(child_writes=False)
         return await stream_writer(ends.ours), ends.theirs
 
+    def begin_soon(self, drain: Drain) -> None:
+        """See :meth:`Pipes.begin_soon`; transports have begun already."""
+        drain.begin()
+
     def close(self) -> None:
         """Close the null device."""
         os.close(self.null)
@@ -78,6 +82,9 @@ class TransportDrain(asyncio.Protocol):
         """The pipe is open."""
         assert isinstance(transport, asyncio.ReadTransport)  # noqa: S101 - for the type checker
         self._transport = transport
+
+    def begin(self) -> None:
+        """See :meth:`Drain.begin`; asyncio reads from the moment it knows the pipe."""
 
     def data_received(self, data: bytes) -> None:
         """The next bytes came."""
