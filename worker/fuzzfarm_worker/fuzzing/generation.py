@@ -299,7 +299,7 @@ _SHRINK_SETTINGS = settings(
     database=None,
     deadline=None,
     phases=[Phase.shrink],
-    suppress_health_check=list(HealthCheck),
+    suppress_health_check=cast("list[HealthCheck]", list(HealthCheck)),
     verbosity=Verbosity.quiet,
 )
 
