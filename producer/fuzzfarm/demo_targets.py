@@ -14,7 +14,6 @@ import argparse
 import asyncio
 import ctypes
 import datetime
-from contextlib import suppress
 from dataclasses import dataclass
 
 
@@ -110,27 +109,24 @@ def fuzz_arguments(arguments: list[str]) -> None:
     parse_arguments(arguments)
 
 
-def count_lines(text: str, width: int) -> int:
-    """Return how many lines of `width` characters a text takes."""
-    if width < 0:
-        raise ValueError("a line cannot be shorter than nothing")
-    lines = 0
-    while text:
-        text = text[width:]
-        lines += 1
-    return lines
+def strip_comments(text: str) -> str:
+    """Return text without what stands between a `#` and the end of its line."""
+    while "#" in text:
+        start = text.index("#")
+        end = text.find("\n", start)
+        text = text[:start] + text[end:]
+    return text
 
 
-def fuzz_count_lines(text: str, width: int) -> None:
-    """Hangs: a width of 0 takes nothing away."""
-    with suppress(ValueError):
-        count_lines(text, width)
+def fuzz_strip_comments(text: str) -> None:
+    """Hangs: without a line break after it the end is -1, and a last character `#` stays there for ever."""
+    strip_comments(text)
 
 
 def checksum(data: bytes, length: int) -> int:
     """Return the sum of the first `length` bytes, at most 8, copied as C would copy them."""
     copied = (ctypes.c_ubyte * 8)()
-    source = ctypes.create_string_buffer(data, 64) if len(data) < 64 else None
+    source = ctypes.create_string_buffer(data, 24) if len(data) <= 24 else 0
     ctypes.memmove(copied, source, min(abs(length), 8))
     return sum(copied)
 

@@ -69,7 +69,11 @@ def test_a_folder_holds_hypothesis_tests_and_fuzz_functions(tmp_path: Path) -> N
 
 def test_one_target_can_be_named_in_each_way(tmp_path: Path) -> None:
     make_package(tmp_path)
-    for name in ("tests/inner/test_x.py::test_a", "tests/inner/test_x.py:test_a", "tests/inner/test_x.py::TestB::test_c"):
+    for name in (
+        "tests/inner/test_x.py::test_a",
+        "tests/inner/test_x.py:test_a",
+        "tests/inner/test_x.py::TestB::test_c",
+    ):
         code, [line] = collect(name, cwd=tmp_path)
         assert code == 0
         assert line["target"].startswith("inner.test_x:")

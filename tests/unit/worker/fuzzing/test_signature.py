@@ -58,7 +58,7 @@ def test_a_recursion_error_is_named_by_its_cycle_wherever_it_hit_the_limit() -> 
 
 def test_frames_of_the_standard_library_count_only_when_there_are_no_others() -> None:
     exc = failure(lambda: json.loads("{"))
-    assert "decoder" not in signature.of_exception(exc)
+    assert "raw_decode" not in signature.of_exception(exc)
     library = [frame for frame in signature.walk(exc.__traceback__) if "json" in frame.file]
     assert signature.user_frames(library) == library
 
