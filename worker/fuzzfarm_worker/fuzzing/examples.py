@@ -94,6 +94,7 @@ class Examples:
                 cells[Cell.INDEX] = index
                 self._run_one(index)
                 cells[Cell.NEXT] = index + 1
+            self._sender.send(["finished"])
             self._shrink(set(shrunk))
         cells[Cell.STARTED] = 0
 
