@@ -211,6 +211,7 @@ class Examples:
 
     def _shrink_one(self, failure: dict[str, Any]) -> None:
         mark, identifier = failure["signature"], failure["id"]
+        self._sender.send(["shrinking", identifier])
         choices = self._generator.shrink(
             failure["choices"],
             self._subject.call_drawn,

@@ -76,6 +76,7 @@ class Shard:
     _told_at: float = field(default_factory=time.monotonic)
     _running_since: float | None = None
     _ran_s: float = 0.0
+    _shrinking: str = ""
     _base: tuple[int, int] = (0, 0)
     _invalid: int = 0
     _distinct: int = 0
@@ -146,6 +147,8 @@ class Shard:
                 self._again(identifier)
             case ["finished"]:
                 self._pause()
+            case ["shrinking", str(identifier)]:
+                self._shrinking = identifier
             case ["shrunk", str(identifier)]:
                 self.shrunk.add(identifier)
             case _:
@@ -165,7 +168,7 @@ class Shard:
             RuntimeError: when children keep dying while they run no example.
         """
         if death.index == SHRINKING:
-            self.shrunk.update(self._known)  # making it smaller kills: what we have is kept as it is
+            self.shrunk.add(self._shrinking)  # making it smaller kills: what we have is kept as it is
             return False
         if death.index is None:
             self._idle_deaths += 1
