@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 
-from fuzzfarm_shared.targets import TARGET_PATTERN, target_name
+from fuzzfarm_shared.targets import target_name
 
 MAX_KEY_CHARS = 512
 """Longest key of an operation: it is stored once per outcome."""
@@ -24,7 +24,7 @@ DEFAULT_TIMEOUT_S = 30.0
 DEFAULT_OUTPUT_BYTES = 10_000_000
 
 OperationKey = Annotated[str, StringConstraints(min_length=1, max_length=MAX_KEY_CHARS)]
-TargetName = Annotated[str, BeforeValidator(target_name), StringConstraints(pattern=TARGET_PATTERN, max_length=500)]
+TargetName = Annotated[str, BeforeValidator(target_name)]
 TimeoutSeconds = Annotated[float, Field(gt=0, le=MAX_TIMEOUT_S, allow_inf_nan=False)]
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
 import sys
+from functools import lru_cache
 from typing import Any
 
 from fuzzfarm_shared.errors import TargetError
@@ -12,14 +14,20 @@ from fuzzfarm_shared.errors import TargetError
 TARGET_PATTERN = r"^[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)?$"
 """`module:function` or `module:Class.method`; deeper nesting is refused (it would reach into other objects)."""
 
+MAX_TARGET_CHARS = 500
+"""Longest name of a target: it is stored once per payload and shown in lists."""
+
 
 def target_name(target: Any) -> Any:
-    """Return the name under which `target` can be imported; what is no callable is returned as it is.
+    """Return the name under which `target` can be imported; what is neither text nor callable is returned as it is.
 
     Raises:
-        TargetError: for a lambda, a closure, a bound object or a function of a script run as `__main__`.
+        TargetError: for text that names no target, a lambda, a closure, a method bound to an object, or a function of a
+            script run as `__main__`.
     """
-    if isinstance(target, str) or not callable(target):
+    if isinstance(target, str):
+        return _checked_name(target)
+    if not callable(target):
         return target
     module = getattr(target, "__module__", None)
     qualname = getattr(target, "__qualname__", None)
@@ -28,7 +36,14 @@ def target_name(target: Any) -> Any:
             repr(target), f"{target!r} has no name to import it by: define a function in a module and pass that"
         )
     _check_importable(target, module, qualname)
-    return f"{module}:{qualname}"
+    return _checked_name(f"{module}:{qualname}")
+
+
+@lru_cache(maxsize=1024)  # a batch names few targets many times, and the match costs more than the rest of a model
+def _checked_name(name: str) -> str:
+    if len(name) > MAX_TARGET_CHARS or not re.fullmatch(TARGET_PATTERN, name):
+        raise TargetError(name, f'{name[:80]!r} is no target: write "module:function" or "module:Class.method"')
+    return name
 
 
 def _check_importable(target: Any, module: str, qualname: str) -> None:
@@ -40,6 +55,9 @@ def _check_importable(target: Any, module: str, qualname: str) -> None:
         raise TargetError(
             name, f"{qualname} lives in the script being run, which workers cannot import: move it to a module"
         )
+    owner = getattr(target, "__self__", None)
+    if inspect.ismethod(target) and getattr(owner, "__qualname__", None) != qualname.rpartition(".")[0]:
+        raise TargetError(name, f"{name} is bound to {owner!r}, which does not travel with it: pass a function instead")
     found: Any = sys.modules.get(module)
     for part in qualname.split("."):
         found = inspect.getattr_static(found, part, None)
