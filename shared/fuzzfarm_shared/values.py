@@ -83,6 +83,16 @@ def _bytes(raw: Any) -> bytes:
     return raw
 
 
+def _clock_to_plain(moment: dt.datetime | dt.time) -> Any:
+    # The second pass through an hour that comes twice (PEP 495) is not in the ISO form.
+    return [moment.isoformat(), moment.fold] if moment.fold else moment.isoformat()
+
+
+def _clock(cls: type[dt.datetime | dt.time], plain: Any) -> dt.datetime | dt.time:
+    text, fold = plain if type(plain) is list else (plain, 0)
+    return cls.fromisoformat(text).replace(fold=fold)
+
+
 def _operation_error(kind: str, *rest: Any) -> OperationError:
     return OperationError(ErrorKind(kind), *rest)
 
@@ -96,9 +106,9 @@ _EXTENSIONS = (
     _Extension(1, tuple, _through(list), tuple),
     _Extension(2, set, _set_body, set),
     _Extension(3, frozenset, _set_body, frozenset),
-    _Extension(4, dt.datetime, _through(dt.datetime.isoformat), dt.datetime.fromisoformat),
+    _Extension(4, dt.datetime, _through(_clock_to_plain), partial(_clock, dt.datetime)),
     _Extension(5, dt.date, _through(dt.date.isoformat), dt.date.fromisoformat),
-    _Extension(6, dt.time, _through(dt.time.isoformat), dt.time.fromisoformat),
+    _Extension(6, dt.time, _through(_clock_to_plain), partial(_clock, dt.time)),
     _Extension(
         7, dt.timedelta, _through(lambda d: [d.days, d.seconds, d.microseconds]), lambda row: dt.timedelta(*row)
     ),
@@ -126,7 +136,7 @@ def _encode_other(depth: int, value: Any) -> Any:
         return msgpack.ExtType(extension.code, extension.to_body(value, depth + 1))
     plain = _as_plain(value)
     # Msgpack asks once for each value: what became a tuple or a big integer needs its extension now.
-    return plain if _is_native(plain) else _encode_other(depth + 1, plain)
+    return plain if _is_native(plain) else _encode_other(depth, plain)
 
 
 _NATIVE = frozenset({type(None), bool, float, str, bytes, bytearray, list, dict})
