@@ -104,7 +104,7 @@ class AttemptId:
         """Return the id written as `text`; ValueError for any other text."""
         path, _, token = text.rpartition("@")
         batch, _, chunk = path.rpartition("/")
-        if not batch or not token:
+        if not batch or not token or not (chunk.isascii() and chunk.isdecimal()):
             raise ValueError(f"{text!r} is no attempt id")
         return cls(batch, int(chunk), token)
 
