@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
@@ -17,6 +18,8 @@ ENTRIES_PER_READ = 16
 """Segments fetched at once: at most 50k outcomes each, so this bounds what a reader holds."""
 
 _COUNTERS = ("total", "succeeded", "failed", "cancelled", "sealed", "cancel", "examples", "late", "created", "finished")
+
+_CURSOR = re.compile(r"[0-9]+(-[0-9]+)?(\+[0-9]+)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +40,9 @@ class OutcomeCursor:
     @classmethod
     def parse(cls, text: str) -> OutcomeCursor:
         """Return the cursor written as `text`; ValueError for any other text."""
-        entry, _, taken = text.partition("+")
-        if not entry.replace("-", "").isdigit():
+        if not _CURSOR.fullmatch(text):
             raise ValueError(f"{text!r} is no cursor: give back what a stream's `cursor` said")
+        entry, _, taken = text.partition("+")
         return cls(entry, int(taken or 0))
 
 
