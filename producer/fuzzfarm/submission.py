@@ -11,6 +11,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import AsyncIterable, Iterable, Iterator, Sized
+from typing import Any
 
 from fuzzfarm.feed import Feed, Operations, checked_item
 from fuzzfarm_shared.connection import backoff_s
