@@ -48,6 +48,7 @@ class AsyncExecutor:
         self._kernel = Kernel(max_workers)
         self._queue = _Queue()
         self._futures: set[AsyncFuture[Any]] = set()
+        self._canceller = self._cancel  # bound once, not for every future
         self._gates = Gates(self._enqueue, lambda call, error: self._finish(call[0], False, error))
         self._run: Run | None = None
         self._owner: asyncio.Task[None] | None = None
@@ -75,9 +76,10 @@ class AsyncExecutor:
         run = self._run
         if run is None or run.finished.done() or run.loop is not asyncio.get_running_loop():
             run = self._open()
-        future: AsyncFuture[Any] = AsyncFuture(self._cancel)
+        future: AsyncFuture[Any] = AsyncFuture(self._canceller)
         self._futures.add(future)
-        call: Call = (future, fn, args, kwargs, None, retries, retry_delay)
+        # No empty dict: what a waiting call holds is what the garbage collector has to walk.
+        call: Call = (future, fn, args, kwargs or None, None, retries, retry_delay)
         if semaphore is not None:
             self._gates.pass_through(semaphore, call)
         else:
