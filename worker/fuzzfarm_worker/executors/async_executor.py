@@ -191,7 +191,7 @@ class AsyncExecutor:
         """Start the run that takes calls from the queue as long as this executor is open."""
         if self._run is not None:  # the loop it belonged to was closed under it
             self._lose_everything()
-        run = self._run = self._kernel.open(self._queue, self._record, lasting=True)
+        run = self._run = self._kernel.open(self._queue, self._finish, lasting=True)
         self._owner = run.loop.create_task(run.completed())
         self._owner.add_done_callback(partial(self._owner_ended, run))
         return run
@@ -210,16 +210,13 @@ class AsyncExecutor:
         for future in tuple(self._futures):
             self._finish(future, False, asyncio.CancelledError())
 
-    def _record(self, future: AsyncFuture[Any], ok: bool, value: Any, *_: Any) -> None:
-        self._finish(future, ok, value)
-
-    def _finish(self, future: AsyncFuture[Any], ok: bool, value: Any) -> None:
+    def _finish(self, future: AsyncFuture[Any], ok: bool, value: Any, *_: Any) -> None:
         self._futures.discard(future)
         if ok:
             future.set_result(value)
         else:
             future.set_exception(value)
-        if not self._futures and self._is_shut_down:
+        if self._is_shut_down and not self._futures:
             self._stop_run()
             if self._no_futures is not None and not self._no_futures.done():
                 self._no_futures.set_result(None)
