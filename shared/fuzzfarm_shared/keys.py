@@ -31,7 +31,8 @@ class Part(StrEnum):
     META = ""
     """Hash: counters and state."""
     PAYLOADS = ":p"
-    """Hash: payload id to encoded operations; `r<id>` to units without an outcome; `d<id>` to first claim in ms."""
+    """Hash: payload id to encoded operations; `r<id>` to units without an outcome; `d<id>` to first claim in ms;
+    `x<id>` set when a fuzz operation has failed."""
     CHUNKS = ":c"
     """Hash: chunk id to its record; a chunk that is done has none."""
     OUTCOMES = ":o"
@@ -73,6 +74,10 @@ class Keys:
     def worker(self, name: str) -> str:
         """What one worker tells of itself."""
         return f"{self.namespace}:w:{name}"
+
+    def poke(self, worker: str) -> str:
+        """List with which a worker ends its own wait."""
+        return f"{self.namespace}:w:{worker}:poke"
 
     def wake(self, lane: Lane) -> str:
         """List on which workers wait for the attempts of a lane."""

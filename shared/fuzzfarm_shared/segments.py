@@ -1,7 +1,7 @@
 """Segments: the outcomes of some operations of one chunk, committed as one and encoded in columns.
 
 Body: `[first, keys or None, indexes, values, errors, attempt, worker, epoch, started, durations]`. `indexes` is
-`[lo, hi]` for a run of operations without a gap, else a column of unsigned 32-bit numbers; `values` holds one value
+`[lo, hi]` for a range, else a column of unsigned 32-bit numbers; `values` holds one value
 per operation (None where it failed); `errors` maps places in the segment to errors; `started` and `durations` are
 columns of 32-bit floats in seconds (`started` counts from `epoch`, so that milliseconds survive in an hour).
 
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 from fuzzfarm_shared.columns import pack_column, unpack_column
@@ -121,11 +120,7 @@ def _check_shape(segment: Segment) -> None:
 
 
 def _pack_indexes(indexes: Sequence[int]) -> list[int] | bytes:
-    lo, hi = indexes[0], indexes[-1] + 1
-    without_gap = isinstance(indexes, range) or (
-        hi - lo == len(indexes) and all(a + 1 == b for a, b in pairwise(indexes))
-    )
-    return [lo, hi] if without_gap else pack_column("I", indexes)
+    return [indexes.start, indexes.stop] if isinstance(indexes, range) else pack_column("I", indexes)
 
 
 def _unpack_indexes(packed: list[int] | bytes) -> Sequence[int]:

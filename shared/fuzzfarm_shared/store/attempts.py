@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fuzzfarm_shared.keys import AttemptId, random_bits
+from fuzzfarm_shared.keys import AttemptId, Lane, random_bits
 from fuzzfarm_shared.ranges import RangeSet
 from fuzzfarm_shared.store.server import Server
 
@@ -39,6 +39,8 @@ class Claim:
         first_claim_s: server time when any chunk of this payload was first claimed.
         merge: whether this chunk merges the shards of a fuzz operation.
         commits: commits that earlier holders of this token made.
+        lane: what the chunk needs of a worker.
+        given_up: the fuzz operation has failed and its shards need not run.
         partials: envelopes of the shards' results, for a merge.
     """
 
@@ -56,6 +58,8 @@ class Claim:
     first_claim_s: float
     merge: bool
     commits: int
+    lane: Lane
+    given_up: bool
     partials: tuple[bytes, ...]
 
 
@@ -90,6 +94,7 @@ class Commit:
         examples: examples that were run.
         done: all units of the chunk with an outcome, this commit included.
         final: nothing of the chunk is left.
+        given_up: the fuzz operation has failed; its other shards need not run.
         partial: the envelope holds the result of a shard, to be merged later.
     """
 
@@ -103,6 +108,7 @@ class Commit:
     done: bytes = b""
     final: bool = False
     partial: bool = False
+    given_up: bool = False
 
 
 class AttemptStore:
@@ -121,7 +127,7 @@ class AttemptStore:
         if reply[0] == b"refused":
             return Refused()
         envelope, payload, start, stop, done, deaths, number, submit_id = reply[1:9]
-        cancelled, now_ms, first_claim_ms, kind, commits, *partials = reply[9:]
+        cancelled, now_ms, first_claim_ms, kind, commits, lane, given_up, *partials = reply[9:]
         return Claim(
             id=attempt,
             envelope=envelope,
@@ -137,6 +143,8 @@ class AttemptStore:
             first_claim_s=first_claim_ms / 1000,
             merge=kind == b"merge",
             commits=commits,
+            lane=Lane(lane.decode()),
+            given_up=given_up == 1,
             partials=tuple(partials),
         )
 
@@ -156,6 +164,7 @@ class AttemptStore:
             int(commit.final),
             int(commit.partial),
             random_bits(),
+            int(commit.given_up),
         )
         return CommitReply(fenced=status == b"fenced", cancelled=cancelled == 1)
 

@@ -95,11 +95,11 @@ class ReadingStore:
             if not reply:
                 await self._submit_id(batch)
                 continue
-            for entry, (kind, envelope) in reply[0][1]:
-                if kind == b"end":
+            for entry, fields in reply[0][1]:
+                if b"end" in fields:
                     return
                 after = entry.decode()
-                yield after, decode_segment(self._signer.open(envelope, context))
+                yield after, decode_segment(self._signer.open(fields[b"d"], context))
 
     async def wait_for_change(self, batch: str, timeout_s: float) -> None:
         """Return when another segment is recorded, or after `timeout_s`."""

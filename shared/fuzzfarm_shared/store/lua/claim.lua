@@ -1,7 +1,7 @@
 -- Move an attempt from arq's queue into our leases. ARGV: batch, chunk, token, worker, lease (ms), random bits.
 -- Returns {} when the attempt is no longer the chunk's; {"refused"} when this worker refused it before (it is queued
 -- again for others); else {"ok", envelope, payload, a, b, units done, deaths, attempt, submit id, cancelled, now,
--- first claim of the payload (ms), kind, last commit, partial results...}.
+-- first claim of the payload (ms), kind, last commit, lane, given up, partial results...}.
 local batch, chunk, token, worker, lease_ms = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
 local id = batch .. '/' .. chunk .. '@' .. token
 forget_job(id)
@@ -25,7 +25,8 @@ redis.call('HSETNX', payloads, 'd' .. rec.p, now)
 touch(batch)
 local reply = {'ok', redis.call('HGET', payloads, rec.p), rec.p, rec.a, rec.b, rec.m, rec.d, rec.n,
   redis.call('HGET', meta, 'submit'), flag(meta, 'cancel'), now, tonumber(redis.call('HGET', payloads, 'd' .. rec.p)),
-  rec.k or '', rec.q}
+  rec.k or '', rec.q, rec.l,
+  redis.call('HEXISTS', payloads, 'x' .. rec.p)}
 if rec.k == 'merge' then
   for _, partial in ipairs(redis.call('LRANGE', key(batch, part.PARTIALS) .. rec.p, 0, -1)) do
     reply[#reply + 1] = partial

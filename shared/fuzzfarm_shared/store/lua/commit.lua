@@ -1,5 +1,6 @@
 -- Record outcomes of one attempt. ARGV: batch, chunk, token, commit number (1, 2, ...), envelope ("" for none),
--- succeeded, failed, cancelled, units, examples, units done so far (packed), final (0/1), partial (0/1), random bits.
+-- succeeded, failed, cancelled, units, examples, units done so far (packed), final (0/1), partial (0/1), random bits, given up (0/1: the
+-- fuzz operation has failed, so its other shards need not run).
 -- `partial` envelopes are results of a shard, kept until the last one of their fuzz operation is there; then a merge
 -- chunk is queued, whose commit records the operation's one outcome.
 -- Returns {"ok" | "fenced" | "again", cancelled}.
@@ -25,6 +26,7 @@ elseif envelope ~= '' then
     if ARGV[5 + i] ~= '0' then redis.call('HINCRBY', meta, name, ARGV[5 + i]) end
   end
 end
+if ARGV[15] == '1' then redis.call('HSET', payloads, 'x' .. rec.p, 1) end
 if ARGV[10] ~= '0' then redis.call('HINCRBY', meta, 'examples', ARGV[10]) end
 
 if final then
@@ -40,7 +42,7 @@ if units > 0 then left = redis.call('HINCRBY', payloads, 'r' .. rec.p, -units) e
 if left <= 0 and partial then
   new_chunk(batch, {p = rec.p, a = 0, b = 0, l = LANES[1], k = 'merge'}, ARGV[14])
 elseif left <= 0 or rec.k == 'merge' then
-  redis.call('HDEL', payloads, rec.p, 'r' .. rec.p, 'd' .. rec.p)
+  redis.call('HDEL', payloads, rec.p, 'r' .. rec.p, 'd' .. rec.p, 'x' .. rec.p)
   if rec.k == 'merge' then redis.call('DEL', key(batch, part.PARTIALS) .. rec.p) end
 end
 local cancelled = flag(meta, 'cancel')

@@ -1,0 +1,124 @@
+"""What a worker may run: targets and programs that its operator has named."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from fuzzfarm_shared.errors import SettingsError, TargetError
+from fuzzfarm_shared.log import get_logger
+from fuzzfarm_shared.settings import WorkerHostSettings
+from fuzzfarm_shared.targets import import_target
+
+EVERYTHING = "*"
+LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+
+log = get_logger(__name__)
+
+
+class NotAllowedError(TargetError):
+    """A target or a program that is on no list of this worker."""
+
+
+class AllowList:
+    """The lists of one worker.
+
+    A target is matched before anything of it is imported: exactly ("pkg.mod:func"), or by a module or package that
+    holds it ("pkg.mod", which also allows "pkg.mod.sub:func"). What it names must come from its own module, so that
+    "mymod:os.system" or a re-exported function is refused unless it is listed exactly.
+    """
+
+    def __init__(self, targets: Sequence[str], commands: Sequence[str], roots: Sequence[str]) -> None:
+        self._targets = tuple(targets)
+        self._commands = tuple(commands)
+        self._programs = frozenset(map(_resolved, commands))
+        self._roots = tuple(Path(root).resolve() for root in roots if root != EVERYTHING)
+        self._any_root = EVERYTHING in roots
+
+    @classmethod
+    def from_settings(cls, settings: WorkerHostSettings) -> AllowList:
+        """Return the lists of `settings`; on a server of this host, empty lists allow everything.
+
+        Raises:
+            SettingsError: on a remote server without a signing key or without a list, unless `insecure` is set.
+        """
+        lists = (settings.allow_targets, settings.allow_commands)
+        if not settings.insecure and not is_local(settings.redis_url):
+            if settings.signing_key is None:
+                raise SettingsError(
+                    "a worker on a remote server needs FUZZFARM_SIGNING_KEY, because whoever writes to the queue can "
+                    "run code here: set the same key on every host, or say --insecure"
+                )
+            if not any(lists):
+                raise SettingsError(
+                    "a worker on a remote server needs to know what it may run: name modules with --allow-target and "
+                    "programs with --allow-command ('*' for all), or say --insecure"
+                )
+        if any(lists):
+            allowed = cls(settings.allow_targets, settings.allow_commands, settings.allow_roots or (EVERYTHING,))
+        else:
+            allowed = cls((EVERYTHING,), (EVERYTHING,), (EVERYTHING,))
+        if EVERYTHING in (*allowed._targets, *allowed._commands):
+            log.warning("this worker runs whatever it is sent", allow_targets=allowed._targets)
+        return allowed
+
+    def check_target(self, name: str) -> None:
+        """Raise NotAllowedError unless target `name` may be imported."""
+        module = name.partition(":")[0]
+        for entry in self._targets:
+            if entry in {EVERYTHING, name, module} or (":" not in entry and module.startswith(f"{entry}.")):
+                return
+        raise NotAllowedError(
+            name, f"target {name!r} is not allowed on this worker: add --allow-target {module} to its command line"
+        )
+
+    def load_target(self, name: str) -> Any:
+        """Import and return target `name`.
+
+        Raises:
+            NotAllowedError: for one that is not allowed here.
+            TargetError: for one that cannot be imported.
+        """
+        self.check_target(name)
+        target = import_target(name)
+        module = name.partition(":")[0]
+        home = getattr(target, "__module__", module)
+        if home != module and name not in self._targets and EVERYTHING not in self._targets:
+            raise NotAllowedError(name, f"target {name!r} comes from {home!r}: allow it by its exact name")
+        return target
+
+    def program(self, name: str) -> str:
+        """Return the absolute path of program `name`.
+
+        Raises:
+            NotAllowedError: for one that is not allowed here.
+            TargetError: for one that is not installed here.
+        """
+        path = shutil.which(name)
+        if path is None:
+            raise TargetError(name, f"there is no program {name!r} on this worker: install it, or give its full path")
+        if EVERYTHING in self._commands or _resolved(path) in self._programs:
+            return path
+        raise NotAllowedError(
+            name, f"program {name!r} is not allowed on this worker: add --allow-command {path} to its command line"
+        )
+
+    def folder(self, name: str) -> str:
+        """Return working directory `name` with links resolved; raises NotAllowedError outside of the allowed roots."""
+        path = Path(name).resolve()
+        if self._any_root or any(path.is_relative_to(root) for root in self._roots):
+            return str(path)
+        raise NotAllowedError(name, f"folder {name!r} is outside of this worker's roots: add --allow-root {path}")
+
+
+def is_local(url: str) -> bool:
+    """Return whether only programs of this host can reach the server at `url`."""
+    parts = urlsplit(url)
+    return parts.scheme == "unix" or (parts.hostname or "localhost") in LOOPBACK
+
+
+def _resolved(program: str) -> str:
+    return str(Path(shutil.which(program) or program).resolve())

@@ -1,0 +1,165 @@
+"""Everything that knows arq's worker: its settings, and the pool through which it reads our queue.
+
+arq polls a sorted set and starts whatever it finds. Our pool answers that poll only when the worker has room for a
+chunk, and with just the one job that a blocking pop of the wake list gave it, so that a job wakes one idle worker
+within milliseconds and an idle worker costs the server next to nothing. See `tests/integration/worker/test_arq.py`
+for a test of each fact that this relies on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from arq.connections import ArqRedis, RedisSettings
+from arq.worker import func
+from redis.asyncio.client import Pipeline
+from redis.asyncio.retry import Retry
+from redis.backoff import ExponentialBackoff
+from redis.exceptions import BusyLoadingError, ConnectionError, TimeoutError, WatchError  # noqa: A004
+
+from fuzzfarm_shared.arq_queue import FUNCTION, deserialize_job, serialize_job
+from fuzzfarm_shared.connection import FIRST_BACKOFF_S, LONGEST_BACKOFF_S, connection_options
+from fuzzfarm_shared.keys import Lane
+from fuzzfarm_shared.settings import WorkerHostSettings
+from fuzzfarm_worker.host import WorkerHost
+
+FOREVER = 10**9
+"""Tries that arq allows a job: our leases decide when to give up, never arq."""
+
+SPARE_JOBS = 16
+"""arq's limit of jobs lies this far above ours: at its own limit arq polls without pause."""
+
+BLOCK_S = 2.0
+"""How long an idle worker waits in one pop; two requests in four seconds."""
+
+POKE_TTL_S = 60
+"""How long a poke that came too late stays; the next pop takes it."""
+
+HEALTH_CHECK_S = 10
+"""How old the sign of life that `arq --check` reads may be."""
+
+
+def worker_settings(settings: WorkerHostSettings | None = None, **overrides: Any) -> dict[str, Any]:
+    """Return settings for `arq.worker.create_worker`, or for the `arq` command.
+
+    Args:
+        settings: of this worker; None reads the environment.
+        overrides: settings of arq to use instead of ours. (Do not subclass a settings class: arq reads only the
+            class's own attributes.)
+    """
+    settings = settings or WorkerHostSettings.load()
+    host = WorkerHost(settings)
+    return {
+        "functions": [func(_run_chunk, name=FUNCTION, timeout=None, max_tries=FOREVER, keep_result=0)],
+        "queue_name": settings.keys.queue,
+        "redis_pool": _pool(settings, host),
+        "redis_settings": redis_settings(settings),
+        "ctx": {"host": host},
+        "on_startup": _start,
+        "on_shutdown": _stop,
+        "max_jobs": settings.max_concurrency + settings.max_children + SPARE_JOBS,
+        "job_timeout": None,
+        "poll_delay": 0,
+        "max_tries": FOREVER,
+        "keep_result": 0,
+        "log_results": False,
+        "health_check_interval": HEALTH_CHECK_S,
+        "job_serializer": serialize_job,
+        "job_deserializer": deserialize_job,
+        **overrides,
+    }
+
+
+def redis_settings(settings: WorkerHostSettings) -> RedisSettings:
+    """Return the server in arq's own terms, which `arq --check` reads."""
+    arq_settings = RedisSettings.from_dsn(settings.redis_url)
+    arq_settings.ssl_check_hostname = arq_settings.ssl
+    return arq_settings
+
+
+async def _run_chunk(ctx: dict[str, Any]) -> None:
+    host: WorkerHost = ctx["host"]
+    await host.run_attempt(ctx["job_id"])
+
+
+async def _start(ctx: dict[str, Any]) -> None:
+    host: WorkerHost = ctx["host"]
+    await host.start()
+
+
+async def _stop(ctx: dict[str, Any]) -> None:
+    host: WorkerHost = ctx["host"]
+    await host.stop()
+
+
+class WakingPool(ArqRedis):
+    """arq's pool, whose poll waits for room and then for a wake-up."""
+
+    host: WorkerHost
+
+    async def zrangebyscore(self, name: Any, *args: Any, **kwargs: Any) -> Any:
+        """Answer arq's poll of its queue with at most one job; any other sorted set is read as usual."""
+        if name != self.host.settings.keys.queue:
+            return await super().zrangebyscore(name, *args, **kwargs)
+        lanes = await self.host.intake.room(BLOCK_S)
+        if not lanes:
+            return []
+        names = {self.host.settings.keys.wake(lane): lane for lane in lanes}
+        popped = await self._pop(names)
+        if popped is None or (lane := names.get(popped[0].decode())) is None:
+            return []
+        self.host.intake.offer(popped[1].decode(), lane)
+        return [popped[1]]
+
+    async def _pop(self, names: dict[str, Lane]) -> list[bytes] | None:
+        """Pop one job of these wake lists; return early, with nothing, when lanes open or close meanwhile."""
+        server, poke = self.host.server, self.host.settings.keys.poke(self.host.name)
+        # A pop must not be cancelled: the server may have given us a job already. So we end it with an item of our own.
+        pop: asyncio.Task[list[bytes] | None] = asyncio.create_task(server.call("BLPOP", *names, poke, BLOCK_S))
+        change = asyncio.create_task(self.host.intake.other_room(list(names.values())))
+        try:
+            await asyncio.wait([pop, change], return_when=asyncio.FIRST_COMPLETED)
+            if not pop.done():
+                await server.call("RPUSH", poke, 1)
+                await server.call("EXPIRE", poke, POKE_TTL_S)
+            return await pop
+        finally:
+            change.cancel()
+
+    def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> Pipeline:
+        """Return a pipeline that survives a lost connection while arq marks a job as started."""
+        pool: Any = self.connection_pool
+        return WatchTolerantPipeline(pool, self.response_callbacks, transaction, shard_hint)
+
+
+class WatchTolerantPipeline(Pipeline):
+    """Lets arq skip a job when the connection is lost between its WATCH and EXEC.
+
+    redis-py raises WatchError then; arq expects that from EXEC only, and ends. To its EXISTS we answer "yes, started
+    elsewhere"; the take-over wakes the job again.
+    """
+
+    async def immediate_execute_command(self, *args: Any, **options: Any) -> Any:
+        """Execute one command of a watched transaction."""
+        try:
+            return await super().immediate_execute_command(*args, **options)  # type: ignore[no-untyped-call]
+        except WatchError:
+            return 1 if args[0] == "EXISTS" else None
+
+
+def _pool(settings: WorkerHostSettings, host: WorkerHost) -> WakingPool:
+    backoff = ExponentialBackoff(cap=LONGEST_BACKOFF_S, base=FIRST_BACKOFF_S)
+    make: Callable[..., WakingPool] = WakingPool.from_url
+    pool = make(
+        settings.redis_url,
+        **connection_options(settings),
+        retry=Retry(backoff, -1),
+        retry_on_error=[ConnectionError, TimeoutError, BusyLoadingError],
+    )
+    pool.host = host
+    pool.job_serializer = serialize_job
+    pool.job_deserializer = deserialize_job
+    pool.default_queue_name = settings.keys.queue
+    return pool

@@ -1,0 +1,202 @@
+"""One claimed chunk on this worker, from its claim to its last commit."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from fuzzfarm_shared.errors import CodecError, SignatureError
+from fuzzfarm_shared.log import get_logger
+from fuzzfarm_shared.outcomes import ErrorKind, OperationError
+from fuzzfarm_shared.payloads import Payload
+from fuzzfarm_shared.settling import open_payload, settled
+from fuzzfarm_shared.store import Claim, Commit, CommitReply
+from fuzzfarm_worker.renewal import Lease, LeaseEnd
+
+if TYPE_CHECKING:
+    from fuzzfarm_worker.host import WorkerHost
+
+log = get_logger(__name__)
+
+
+class FencedError(Exception):
+    """The chunk is no longer ours: what we do for it is in vain."""
+
+
+class Attempt:
+    """What every kind of chunk does the same way: keep its lease, commit, hand back, settle.
+
+    Attributes:
+        host: the worker.
+        claim: what the server said when the chunk was claimed.
+        stop: unit after the last one that is still ours; a hand-back lowers it.
+        done: units with an outcome.
+        stopping: the worker is leaving: start nothing more.
+    """
+
+    def __init__(self, host: WorkerHost, claim: Claim) -> None:
+        self.host = host
+        self.claim = claim
+        self.stop = claim.stop
+        self.done = claim.done
+        self.stopping = False
+        self.lease = Lease(claim.id, self._on_lease_end)
+        self._number = claim.commits
+        self._in_flight: asyncio.Task[CommitReply] | None = None
+        self._work: asyncio.Task[None] | None = None
+
+    async def run(self) -> None:
+        """Do the chunk's work until nothing of it is left here.
+
+        Cancellation means that the worker is leaving: running operations get its grace period, the rest is handed
+        back, then CancelledError is raised again. Cancelling once more ends the grace period.
+        """
+        self.host.renewals.hold(self.lease)
+        self._work = asyncio.create_task(self._run())
+        try:
+            await asyncio.wait([self._work])
+        except asyncio.CancelledError:
+            await self._leave(self._work)
+            raise
+        finally:
+            self.host.renewals.release(self.lease)
+        if not self._work.cancelled():
+            self._work.result()
+
+    async def commit(
+        self,
+        envelope: bytes = b"",
+        *,
+        units: int = 0,
+        succeeded: int = 0,
+        failed: int = 0,
+        examples: int = 0,
+        partial: bool = False,
+        given_up: bool = False,
+    ) -> None:
+        """Record outcomes; `done` already contains their units. Cancellation lets the commit go on.
+
+        Raises:
+            FencedError: when the chunk is no longer ours.
+        """
+        self._number += 1
+        await self._send(
+            Commit(
+                self._number,
+                envelope,
+                succeeded=succeeded,
+                failed=failed,
+                units=units,
+                examples=examples,
+                done=b"" if self.complete else self.done.encode(),
+                final=self.complete,
+                partial=partial,
+                given_up=given_up,
+            )
+        )
+        self.host.operations_done += succeeded + failed
+
+    @property
+    def complete(self) -> bool:
+        """Whether every unit that is ours has its outcome."""
+        return len(self.done.within(self.claim.start, self.stop)) >= self.stop - self.claim.start
+
+    async def hand_back_from(self, split: int) -> None:
+        """Let other workers have the units from `split` on, none of which was started.
+
+        Raises:
+            FencedError: when the chunk is no longer ours.
+        """
+        stop, self.stop = self.stop, split
+        if not await self.host.store.hand_back_rest(self.claim.id, self.done, self.claim.start, split, stop):
+            raise FencedError
+
+    async def hand_back_all(self) -> None:
+        """Let other workers have everything without an outcome; this attempt is not counted."""
+        await self._finish_in_flight()
+        await self.host.store.hand_back_all(self.claim.id, self.done)
+
+    async def refuse(self) -> bool:
+        """Leave the rest to other workers; True when it was refused by enough of them to be rejected here."""
+        await self._finish_in_flight()
+        if await self.host.store.refuse(self.claim.id, self.done):
+            return True
+        self.host.intake.pause(self.host.settings.share_after_s)
+        return False
+
+    async def settle(self, payload: Payload | None, kind: ErrorKind, message: str) -> None:
+        """Record the same error for every unit without an outcome.
+
+        Raises:
+            FencedError: when the chunk is no longer ours.
+        """
+        await self._finish_in_flight()
+        error = OperationError(kind, "", message, attempt=self.claim.attempt, worker=self.host.name)
+        current = replace(
+            self.claim, stop=self.stop, done=self.done.within(self.claim.start, self.stop), commits=self._number
+        )
+        self._number += 1
+        await self._send(settled(current, payload, error, self.host.signer))
+
+    def open(self) -> Payload:
+        """Return the operations; raises CodecError or SignatureError for a payload that must not run."""
+        return open_payload(self.claim, self.host.signer)
+
+    async def _run(self) -> None:
+        try:
+            await self._dispatch()
+        except FencedError:
+            log.info("a chunk went to another worker", chunk=str(self.claim.id))
+
+    async def _dispatch(self) -> None:
+        try:
+            payload = self.open()
+        except (CodecError, SignatureError) as exc:
+            log.warning("a chunk was refused", chunk=str(self.claim.id), reason=str(exc))
+            if await self.refuse():
+                await self.settle(None, ErrorKind.REJECTED, str(exc))
+            return
+        if self.claim.cancelled:
+            await self.settle(payload, ErrorKind.CANCELLED, "the batch was cancelled before this operation ran")
+            return
+        work = self.host.work_of(self, payload)
+        try:
+            await work.run()
+        except asyncio.CancelledError:
+            if self.lease.ended is LeaseEnd.LOST:
+                raise FencedError from None
+            if self.lease.ended is not LeaseEnd.CANCELLED:
+                await work.leave()
+                await self.hand_back_all()
+                raise
+            await work.leave()
+            await self.settle(payload, ErrorKind.CANCELLED, "the batch was cancelled while this operation ran")
+
+    async def _leave(self, work: asyncio.Task[None]) -> None:
+        """Let running operations end within the grace period, then cancel them, and wait for the hand-back."""
+        self.stopping = True
+        try:
+            await asyncio.wait([work], timeout=self.host.settings.grace_s)
+        except asyncio.CancelledError:
+            log.warning("told to stop at once", chunk=str(self.claim.id))
+        work.cancel()
+        await asyncio.shield(asyncio.wait([work]))
+
+    async def _send(self, commit: Commit) -> None:
+        await self._finish_in_flight()
+        self._in_flight = asyncio.create_task(self.host.store.commit(self.claim.id, commit))
+        reply = await asyncio.shield(self._in_flight)
+        if reply.fenced:
+            raise FencedError
+        if reply.cancelled and not commit.final:
+            self.lease.end(LeaseEnd.CANCELLED)
+
+    async def _finish_in_flight(self) -> None:
+        """Wait for a commit whose caller was cancelled: the next one counts on it."""
+        if self._in_flight is not None and not self._in_flight.done():
+            await asyncio.wait([self._in_flight])
+
+    def _on_lease_end(self, _: LeaseEnd) -> None:
+        if self._work is not None:
+            self._work.cancel()

@@ -1,0 +1,65 @@
+"""Failures as data: what an exception of an operation becomes in its outcome."""
+
+from __future__ import annotations
+
+import traceback
+
+from fuzzfarm_shared.outcomes import ErrorKind, OperationError
+
+MAX_MESSAGE_CHARS = 10_000
+"""Enough for an assertion with a large diff; an endless message costs every reader."""
+
+MAX_TRACEBACK_CHARS = 50_000
+"""Enough for the deepest default recursion, collapsed."""
+
+
+class OperationFailedError(Exception):
+    """Raised by a handler to fail its operation with an error that is already data.
+
+    Attributes:
+        error: what is recorded.
+    """
+
+    def __init__(self, error: OperationError) -> None:
+        self.error = error
+        super().__init__(str(error))
+
+
+def operation_error(exc: BaseException, attempt: int, worker: str) -> OperationError:
+    """Return what is recorded for an operation that raised `exc`."""
+    if isinstance(exc, OperationFailedError):
+        given = exc.error
+        return OperationError(
+            given.kind, given.type, given.message, given.traceback, given.signal, attempt=attempt, worker=worker
+        )
+    kind = ErrorKind.TIMEOUT if isinstance(exc, TimeoutError) else ErrorKind.EXCEPTION
+    return OperationError(
+        kind=kind,
+        type=f"{type(exc).__module__}.{type(exc).__qualname__}".removeprefix("builtins."),
+        message=clipped(_message(exc), MAX_MESSAGE_CHARS),
+        traceback=clipped(_traceback(exc), MAX_TRACEBACK_CHARS),
+        attempt=attempt,
+        worker=worker,
+    )
+
+
+def clipped(text: str, limit: int) -> str:
+    """Return `text`, its middle left out if it is longer than `limit` characters."""
+    if len(text) <= limit:
+        return text
+    half = limit // 2
+    return f"{text[:half]}\n... {len(text) - 2 * half:,} characters left out ...\n{text[-half:]}"
+
+
+def _message(exc: BaseException) -> str:
+    try:
+        return str(exc)
+    except Exception as broken:  # noqa: BLE001 - a target's own __str__ may raise anything
+        return f"(its message cannot be shown: {type(broken).__name__})"
+
+
+def _traceback(exc: BaseException) -> str:
+    try:
+        return "".join(traceback.format_exception(exc))
+    except Exception as broken:  # noqa: BLE001 - as above
+        return f"(its traceback cannot be shown: {type(broken).__name__})"

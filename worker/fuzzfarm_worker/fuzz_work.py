@@ -1,0 +1,172 @@
+"""Chunks of a fuzz operation: a shard of its examples, and the merge of all shards' results."""
+
+from __future__ import annotations
+
+import time
+
+from fuzzfarm_shared.errors import TargetError
+from fuzzfarm_shared.log import get_logger
+from fuzzfarm_shared.operations import FuzzOperation
+from fuzzfarm_shared.outcomes import ErrorKind, FuzzResult, OperationError
+from fuzzfarm_shared.payloads import Payload
+from fuzzfarm_shared.segments import Segment, encode_segment
+from fuzzfarm_shared.settling import partial_context
+from fuzzfarm_shared.store.readings import outcome_context
+from fuzzfarm_shared.values import pack, unpack
+from fuzzfarm_worker.attempt import Attempt
+from fuzzfarm_worker.fuzzing.merging import merge
+
+GUIDED_SHARE = 8
+"""A shard takes this part of what is left, so that shards get shorter towards the end and all workers end together
+(guided self-scheduling: Polychronopoulos and Kuck, IEEE Transactions on Computers C-36, 1987)."""
+
+LEAST_EXAMPLES = 250
+"""Fewer examples than this are not worth a claim."""
+
+LANE_EXAMPLES = 1 << 32
+"""Indexes of one shard of a run that is bounded by time: more than it can get through."""
+
+log = get_logger(__name__)
+
+
+class ShardWork:
+    """Runs a range of examples in a child; see `Work`."""
+
+    def __init__(self, attempt: Attempt, operation: FuzzOperation) -> None:
+        self._attempt = attempt
+        self._operation = operation
+        self._pending: list[FuzzResult] = []
+        self._next = attempt.claim.start
+        runs = attempt.done.runs
+        if runs and runs[0][0] <= attempt.claim.start:
+            self._next = runs[0][1]
+        self._committed = self._next
+
+    async def run(self) -> None:
+        """Run the examples of this shard, or as many as the operation's time allows."""
+        attempt = self._attempt
+        deadline_s = self._remaining_s()
+        if attempt.claim.given_up or (deadline_s is not None and deadline_s <= 0):
+            await self._finish()
+            return
+        await self._keep_a_share()
+        try:
+            await self._run_examples(deadline_s)
+        except TargetError as exc:
+            log.warning("a target was refused", chunk=str(attempt.claim.id), reason=str(exc))
+            if await attempt.refuse():
+                await self._fail(OperationError(ErrorKind.REJECTED, "", str(exc), worker=attempt.host.name))
+            return
+        if attempt.stopping:
+            await self.leave()
+            await attempt.hand_back_all()
+        else:
+            await self._finish()
+
+    async def leave(self) -> None:
+        """Commit what the last progress told."""
+        if self._pending:
+            await self._commit(self._next)
+
+    async def _run_examples(self, deadline_s: float | None) -> None:
+        attempt, settings = self._attempt, self._attempt.host.settings
+        attempt.host.tools.allowed.check_target(self._operation.target)
+        if self._operation.strategy is not None:
+            attempt.host.tools.allowed.check_target(self._operation.strategy)
+        commit_at = time.monotonic() + settings.commit_every_s
+        shard = attempt.host.children.run_shard(self._operation, self._next, attempt.stop, deadline_s=deadline_s)
+        try:
+            async for progress in shard:
+                self._pending.append(progress.result)
+                self._next = progress.next_index
+                if attempt.stopping:
+                    return
+                if time.monotonic() >= commit_at and self._next < attempt.stop:
+                    await self._commit(self._next)
+                    await self._share()
+                    commit_at = time.monotonic() + settings.commit_every_s
+        finally:
+            await shard.aclose()
+
+    async def _keep_a_share(self) -> None:
+        """Hand back most of a long range at once, so that other workers start too."""
+        left = self._attempt.stop - self._next
+        share = max(LEAST_EXAMPLES, -(-left // GUIDED_SHARE)) if self._operation.time_s is None else LANE_EXAMPLES
+        if share < left:
+            await self._attempt.hand_back_from(self._next + share)
+
+    async def _share(self) -> None:
+        """Hand back the later half of what is left of a shard that takes its time."""
+        left = self._attempt.stop - self._next
+        if self._operation.time_s is None and left >= 2 * LEAST_EXAMPLES:
+            await self._attempt.hand_back_from(self._next + left // 2)
+
+    def _remaining_s(self) -> float | None:
+        if self._operation.time_s is None:
+            return None
+        return self._attempt.claim.first_claim_s + self._operation.time_s - self._attempt.claim.now_s
+
+    async def _commit(self, upto: int) -> None:
+        """Commit what ran and count the units up to `upto` as done."""
+        attempt = self._attempt
+        result = merge(self._pending) if self._pending else _nothing(self._operation.seed)
+        self._pending = []
+        units, self._committed = upto - self._committed, upto
+        attempt.done.add_all(range(attempt.claim.start, upto))
+        await attempt.commit(self._sealed(pack(result)), units=units, examples=result.examples, partial=True)
+
+    async def _finish(self) -> None:
+        """Commit the rest; what a time limit left out counts as done."""
+        await self._commit(self._attempt.stop)
+
+    async def _fail(self, error: OperationError) -> None:
+        attempt = self._attempt
+        units, self._committed = attempt.stop - self._committed, attempt.stop
+        attempt.done.add_all(range(attempt.claim.start, attempt.stop))
+        await attempt.commit(self._sealed(pack(error)), units=units, partial=True, given_up=True)
+
+    def _sealed(self, body: bytes) -> bytes:
+        claim = self._attempt.claim
+        return self._attempt.host.signer.seal(body, partial_context(claim.id.batch, claim.submit_id, claim.payload))
+
+
+class MergeWork:
+    """Makes one outcome of the results of all shards; see `Work`."""
+
+    def __init__(self, attempt: Attempt, payload: Payload) -> None:
+        self._attempt = attempt
+        self._payload = payload
+
+    async def run(self) -> None:
+        """Record the operation's outcome."""
+        attempt, claim = self._attempt, self._attempt.claim
+        context = partial_context(claim.id.batch, claim.submit_id, claim.payload)
+        parts = [unpack(attempt.host.signer.open(envelope, context)) for envelope in claim.partials]
+        error = next((part for part in parts if isinstance(part, OperationError)), None)
+        value = None if error is not None else merge(parts)
+        duration_s = claim.now_s - claim.first_claim_s
+        body = encode_segment(
+            Segment(
+                first=self._payload.first,
+                keys=None if self._payload.keys is None else self._payload.keys,
+                indexes=range(1),
+                values=[value],
+                errors={} if error is None else {0: error},
+                attempt=claim.attempt,
+                worker=attempt.host.name,
+                epoch=time.time() - duration_s,
+                started=[0.0],
+                durations=[duration_s],
+            )
+        )
+        envelope = attempt.host.signer.seal(body, outcome_context(claim.id.batch, claim.submit_id))
+        await attempt.commit(envelope, succeeded=int(error is None), failed=int(error is not None))
+
+    async def leave(self) -> None:
+        """A merge is one commit: there is nothing to leave."""
+
+
+def _nothing(seed: int) -> FuzzResult:
+    return FuzzResult(
+        examples=0, distinct_examples=0, invalid_examples=0, duration_s=0.0, executions_per_s=0.0, seed=seed
+    )

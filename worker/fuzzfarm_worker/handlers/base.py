@@ -1,0 +1,38 @@
+"""What every handler is and what it may use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fuzzfarm_worker.allowlist import AllowList
+from fuzzfarm_worker.processes import ProcessManager
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What the handlers of one worker share."""
+
+    allowed: AllowList
+    processes: ProcessManager
+
+
+@dataclass(frozen=True, slots=True)
+class Handler:
+    """Runs operations that share their options.
+
+    Attributes:
+        function: called with the arguments of each operation; a coroutine function or a sync one.
+        arguments: makes positional and keyword arguments of the two fields in which operations differ; raises
+            TargetError for an operation that may not or cannot run on this worker.
+        timeout_s: seconds for one try, where the function does not see to that itself.
+        retries: further tries.
+        retry_delay_s: seconds before the first of them.
+    """
+
+    function: Callable[..., Any]
+    arguments: Callable[[Any, Any], tuple[Sequence[Any], Mapping[str, Any] | None]]
+    timeout_s: float | None
+    retries: int
+    retry_delay_s: float

@@ -1,0 +1,85 @@
+"""Subprocess jobs: programs that are allowed here, in a clean environment, with bounded output."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fuzzfarm_shared.operations import SubprocessJob
+from fuzzfarm_shared.outcomes import ErrorKind, OperationError, SubprocessResult
+from fuzzfarm_worker.environment import child_environment
+from fuzzfarm_worker.failures import OperationFailedError, clipped
+from fuzzfarm_worker.handlers.base import Handler, Tools
+from fuzzfarm_worker.handlers.calls import signal_name
+from fuzzfarm_worker.processes import CommandResult, CommandSpec, Limits
+
+ERROR_TAIL_CHARS = 2_000
+"""How much of the error output the error of a failed job shows."""
+
+
+def subprocess_handler(spec: SubprocessJob, tools: Tools) -> Handler:
+    """Return the handler of jobs with these options; raises TargetError for what they may not have."""
+    cwd = None if spec.cwd is None else tools.allowed.folder(spec.cwd)
+
+    def arguments(command: list[str], stdin: Any) -> tuple[Sequence[Any], Mapping[str, Any] | None]:
+        return ([tools.allowed.program(command[0]), *command[1:]], stdin), None
+
+    return Handler(_Job(spec, cwd, tools), arguments, None, spec.retries, spec.retry_delay_s)
+
+
+class _Job:
+    """Runs one command after another with the same options."""
+
+    def __init__(self, spec: SubprocessJob, cwd: str | None, tools: Tools) -> None:
+        self._spec = spec
+        self._cwd = cwd
+        self._processes = tools.processes
+        self._env = child_environment(spec.env)
+        self._limits = Limits(
+            memory_bytes=spec.limits.memory_bytes,
+            cpu_s=spec.limits.cpu_s,
+            file_size_bytes=spec.limits.file_size_bytes,
+            open_files=spec.limits.open_files,
+        )
+
+    async def __call__(self, command: list[str], stdin: bytes | None) -> SubprocessResult:
+        result = await self._processes.run(
+            CommandSpec(
+                command=command,
+                cwd=self._cwd,
+                env=self._env,
+                stdin=stdin,
+                timeout_s=self._spec.timeout_s,
+                max_output_bytes=self._spec.max_output_bytes,
+                limits=self._limits,
+            )
+        )
+        if result.timed_out:
+            raise TimeoutError(f"{command[0]} took longer than {self._spec.timeout_s} s and was killed")
+        if self._spec.check and result.exit_code != 0:
+            raise OperationFailedError(_failure(command, result))
+        return self._as_result(result)
+
+    def _as_result(self, result: CommandResult) -> SubprocessResult:
+        return SubprocessResult(
+            exit_code=result.exit_code,
+            stdout=result.stdout if self._spec.binary else result.stdout.decode(errors="replace"),
+            stderr=result.stderr if self._spec.binary else result.stderr.decode(errors="replace"),
+            stdout_bytes=result.stdout_bytes,
+            stderr_bytes=result.stderr_bytes,
+            truncated=result.truncated,
+            duration_s=result.duration_s,
+            signal=None if result.signal is None else signal_name(result.signal),
+            peak_memory_bytes=result.peak_memory_bytes,
+            cpu_time_s=result.cpu_time_s,
+        )
+
+
+def _failure(command: list[str], result: CommandResult) -> OperationError:
+    stderr = clipped(result.stderr.decode(errors="replace"), ERROR_TAIL_CHARS)
+    if result.signal is not None:
+        name = signal_name(result.signal)
+        return OperationError(ErrorKind.KILLED, name, f"{command[0]} was ended by {name}", stderr, signal=name)
+    return OperationError(
+        ErrorKind.EXCEPTION, "CalledProcessError", f"{command[0]} ended with exit code {result.exit_code}", stderr
+    )

@@ -1,0 +1,160 @@
+"""One worker process: what it owns, its heartbeat, and the life of each chunk that it takes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import platform
+import secrets
+import signal
+import time
+from contextlib import AsyncExitStack
+
+from fuzzfarm_shared.connection import check_server, connect
+from fuzzfarm_shared.errors import FuzzfarmError
+from fuzzfarm_shared.keys import AttemptId
+from fuzzfarm_shared.log import get_logger
+from fuzzfarm_shared.operations import FuzzOperation
+from fuzzfarm_shared.payloads import Payload
+from fuzzfarm_shared.reports import HEARTBEAT_TTL_S, WorkerReport
+from fuzzfarm_shared.settings import WorkerHostSettings
+from fuzzfarm_shared.store import AttemptStore, Claim, Refused, Server
+from fuzzfarm_worker.allowlist import AllowList
+from fuzzfarm_worker.attempt import Attempt
+from fuzzfarm_worker.executors.kernel import Kernel
+from fuzzfarm_worker.fuzz_work import MergeWork, ShardWork
+from fuzzfarm_worker.fuzzing import FuzzChildren
+from fuzzfarm_worker.handlers import Tools
+from fuzzfarm_worker.intake import Intake
+from fuzzfarm_worker.memory import resident_bytes
+from fuzzfarm_worker.operations_work import OperationsWork
+from fuzzfarm_worker.processes import ProcessManager
+from fuzzfarm_worker.renewal import RenewalThread
+from fuzzfarm_worker.version import VERSION
+from fuzzfarm_worker.work import Work
+
+HEARTBEAT_EVERY_S = 1.0
+"""How soon the chunks of a dead worker are noticed after their lease has ended."""
+
+log = get_logger(__name__)
+
+
+class WorkerHost:
+    """Everything that one worker process owns; arq calls it for each job that it starts.
+
+    Args:
+        settings: of this worker.
+
+    Raises:
+        SettingsError: for settings with which it must not start.
+    """
+
+    children: FuzzChildren
+    tools: Tools
+
+    def __init__(self, settings: WorkerHostSettings) -> None:
+        self.settings = settings
+        self.name = f"{settings.name}-{os.getpid()}-{secrets.token_hex(2)}"
+        self.signer = settings.signer
+        self.kernel = Kernel(settings.max_concurrency)
+        self.intake = Intake(self.kernel, settings.max_children)
+        self.server = Server(connect(settings), settings)
+        self.store = AttemptStore(self.server, self.name, settings.lease_s)
+        self.operations_done = 0
+        self.renewals: RenewalThread
+        self._allowed = AllowList.from_settings(settings)
+        self._chunks: set[AttemptId] = set()
+        self._started_at = time.time()
+        self._heartbeat: asyncio.Task[None] | None = None
+        self._stack = AsyncExitStack()
+
+    async def start(self) -> None:
+        """Connect, and start renewals and heartbeat.
+
+        Raises:
+            FarmUnreachableError: when the server does not answer.
+        """
+        await check_server(self.server.client, self.settings)
+        processes = await self._stack.enter_async_context(ProcessManager())
+        self.children = await self._stack.enter_async_context(FuzzChildren(self.settings.max_children))
+        self.tools = Tools(self._allowed, processes)
+        self.renewals = RenewalThread(self.settings, asyncio.get_running_loop())
+        self.renewals.start()
+        self._heartbeat = asyncio.create_task(self._beat())
+        log.info("worker started", worker=self.name, server=self.settings.safe_url, slots=self.kernel.max_concurrency)
+
+    async def stop(self) -> None:
+        """Stop everything that belongs to this worker."""
+        if self._heartbeat is not None:
+            self._heartbeat.cancel()
+            await asyncio.wait([self._heartbeat])
+            self.renewals.stop()
+        await self._stack.aclose()
+        self.kernel.close()
+        await self.server.client.aclose()
+        log.info("worker stopped", worker=self.name, operations=self.operations_done)
+
+    async def run_attempt(self, job_id: str) -> None:
+        """Claim the chunk of an arq job and do its work; raises only CancelledError, when the worker leaves."""
+        attempt_id = AttemptId.parse(job_id)
+        try:
+            claim = await self.store.claim(attempt_id)
+            if isinstance(claim, Claim):
+                await self._run_claim(claim)
+            elif isinstance(claim, Refused):
+                self.intake.pause(self.settings.share_after_s)
+        except FuzzfarmError as exc:
+            log.error("a chunk was left to its lease", chunk=job_id, reason=str(exc))
+        except Exception:
+            # The lease runs out and another worker goes on; after three such deaths the operation gets the error.
+            log.exception("a chunk was left to its lease", chunk=job_id)
+        finally:
+            self.intake.end(attempt_id)
+
+    def work_of(self, attempt: Attempt, payload: Payload) -> Work:
+        """Return the kind of work that a chunk holds."""
+        if attempt.claim.merge:
+            return MergeWork(attempt, payload)
+        if isinstance(payload.specs[0], FuzzOperation):
+            operation = payload.operation(0)
+            assert isinstance(operation, FuzzOperation)  # noqa: S101 - for the type checker
+            return ShardWork(attempt, operation)
+        return OperationsWork(attempt, payload)
+
+    async def _run_claim(self, claim: Claim) -> None:
+        self.intake.begin(claim.id, claim.lane)
+        self._chunks.add(claim.id)
+        try:
+            await Attempt(self, claim).run()
+        finally:
+            self._chunks.discard(claim.id)
+
+    async def _beat(self) -> None:
+        """Report and take over until cancelled; a worker whose heartbeat ends, ends."""
+        try:
+            while True:
+                freed, woken, _, _ = await self.store.take_over(self._report(), HEARTBEAT_TTL_S)
+                if freed or woken:
+                    log.warning("chunks of dead workers run again", freed=freed, woken=woken)
+                await asyncio.sleep(HEARTBEAT_EVERY_S)
+        except FuzzfarmError as exc:
+            log.error("the heartbeat ended, and so does this worker", reason=str(exc))
+            signal.raise_signal(signal.SIGTERM)
+
+    def _report(self) -> bytes:
+        report = WorkerReport(
+            name=self.name,
+            host=self.settings.name,
+            pid=os.getpid(),
+            version=VERSION,
+            python=platform.python_version(),
+            max_concurrency=self.kernel.max_concurrency,
+            running=self.kernel.running,
+            chunks=len(self._chunks),
+            operations_done=self.operations_done,
+            memory_bytes=resident_bytes(),
+            load=os.getloadavg()[0],
+            started_at=self._started_at,
+            reported_at=time.time(),
+        )
+        return report.model_dump_json().encode()

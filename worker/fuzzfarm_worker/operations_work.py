@@ -1,0 +1,189 @@
+"""A chunk of calls and subprocess jobs: run through the kernel, committed in columns."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+
+from fuzzfarm_shared.errors import TargetError
+from fuzzfarm_shared.log import get_logger
+from fuzzfarm_shared.outcomes import ErrorKind, OperationError
+from fuzzfarm_shared.payloads import Payload
+from fuzzfarm_shared.store.readings import outcome_context
+from fuzzfarm_worker.attempt import Attempt, FencedError
+from fuzzfarm_worker.executors.kernel import Call
+from fuzzfarm_worker.failures import OperationFailedError
+from fuzzfarm_worker.handlers import Handler, handler_for
+from fuzzfarm_worker.recorder import Recorder
+from fuzzfarm_worker.renewal import LeaseEnd
+
+HANG_MARGIN_S = 5.0
+"""A loop that did not come round for this long after the longest time-out of a chunk is hung."""
+
+MOST_DEATHS = 3
+"""A chunk whose worker died so often: its first operation without an outcome is given up."""
+
+log = get_logger(__name__)
+
+
+class OperationsWork:
+    """Runs the operations of one chunk; see `Work`.
+
+    After a worker died with this chunk, operations run one at a time, each committed before the next starts, so that
+    a second death tells which operation killed it.
+    """
+
+    def __init__(self, attempt: Attempt, payload: Payload) -> None:
+        self._attempt = attempt
+        self._payload = payload
+        settings = attempt.host.settings
+        self._recorder = Recorder(payload, attempt.claim.attempt, attempt.host.name, settings.max_payload_bytes)
+        self._next = attempt.claim.start
+        self._handlers: list[Handler | None] = []
+        self._refusals: list[TargetError] = []
+        self._ended = asyncio.Event()
+
+    async def run(self) -> None:
+        """Run what can be run here; refuse what cannot."""
+        self._prepare()
+        if self._attempt.claim.deaths:
+            await self._run_one_by_one()
+        else:
+            await self._run_all()
+        await self._commit()
+        if self._attempt.complete:
+            return
+        if self._refusals and not self._attempt.stopping:
+            await self._refuse_rest()
+        else:
+            await self._attempt.hand_back_all()
+
+    async def leave(self) -> None:
+        """Commit what has ended."""
+        await self._commit()
+
+    def _prepare(self) -> None:
+        for spec in self._payload.specs:
+            try:
+                self._handlers.append(handler_for(spec, self._attempt.host.tools))
+            except TargetError as exc:
+                self._handlers.append(None)
+                self._refusals.append(exc)
+        self._extend_deadline()
+
+    async def _run_all(self) -> None:
+        keeper = asyncio.create_task(self._keep())
+        try:
+            await self._attempt.host.kernel.run(self._calls(), self._recorder.record)
+        finally:
+            self._ended.set()
+            await keeper
+
+    async def _run_one_by_one(self) -> None:
+        calls = self._calls()
+        if self._attempt.claim.deaths >= MOST_DEATHS:
+            victim = next(calls, None)
+            if victim is not None:
+                self._recorder.record(victim[0], False, _worker_lost(), MOST_DEATHS, time.monotonic(), 0.0)
+        share_at = time.monotonic() + self._attempt.host.settings.share_after_s
+        for call in calls:
+            await self._commit()
+            self._extend_deadline()
+            if time.monotonic() > share_at:
+                await self._share()
+            await self._attempt.host.kernel.run(iter((call,)), self._recorder.record)
+        self._ended.set()
+
+    def _calls(self) -> Iterator[Call]:
+        """Yield calls in order until the chunk ends, its rest is handed back, or the worker leaves."""
+        attempt, payload, handlers = self._attempt, self._payload, self._handlers
+        left, right, spec_of = payload.left, payload.right, payload.spec_of
+        for index in attempt.done.missing(attempt.claim.start, attempt.claim.stop):
+            if index >= attempt.stop or attempt.stopping:
+                break
+            self._next = index + 1
+            handler = handlers[0 if spec_of is None else spec_of[index]]
+            if handler is None:
+                continue
+            try:
+                args, kwargs = handler.arguments(left[index], None if right is None else right[index])
+            except TargetError as exc:
+                self._refusals.append(exc)
+                continue
+            if index + 1 >= attempt.stop:
+                # Said before the last call starts: when that takes the last slot nobody asks for another.
+                attempt.host.intake.started_all(attempt.claim.id)
+            yield index, handler.function, args, kwargs, handler.timeout_s, handler.retries, handler.retry_delay_s
+        self._next = attempt.stop
+        attempt.host.intake.started_all(attempt.claim.id)
+
+    async def _keep(self) -> None:
+        """While operations run: commit what has ended, give back what has not started, show that the loop lives."""
+        settings = self._attempt.host.settings
+        try:
+            if not await self._ends_within(settings.share_after_s):
+                await self._share()
+            while not await self._ends_within(settings.commit_every_s):
+                self._extend_deadline()
+                await self._commit()
+                await self._share()
+        except FencedError:
+            self._attempt.lease.end(LeaseEnd.LOST)
+
+    async def _share(self) -> None:
+        split = self._next
+        if split < self._attempt.stop and not self._attempt.stopping:
+            await self._attempt.hand_back_from(split)
+            self._attempt.host.intake.started_all(self._attempt.claim.id)
+
+    async def _ends_within(self, seconds: float) -> bool:
+        try:
+            await asyncio.wait_for(self._ended.wait(), seconds)
+        except TimeoutError:
+            return False
+        return True
+
+    async def _commit(self) -> None:
+        attempt = self._attempt
+        context = outcome_context(attempt.claim.id.batch, attempt.claim.submit_id)
+        recorded = False
+        for segment in self._recorder.take():
+            recorded = True
+            attempt.done.add_all(segment.indexes)
+            count = len(segment.indexes)
+            await attempt.commit(
+                attempt.host.signer.seal(segment.body, context),
+                units=count,
+                succeeded=count - segment.failed,
+                failed=segment.failed,
+            )
+        if not recorded and self._ended_without_units():
+            await attempt.commit()
+
+    def _ended_without_units(self) -> bool:
+        """Whether the chunk became empty because all of it was handed back."""
+        return self._ended.is_set() and self._attempt.complete
+
+    async def _refuse_rest(self) -> None:
+        reasons = "; ".join(dict.fromkeys(str(exc) for exc in self._refusals))
+        log.warning("operations were refused", chunk=str(self._attempt.claim.id), reason=reasons)
+        if await self._attempt.refuse():
+            await self._attempt.settle(self._payload, ErrorKind.REJECTED, reasons)
+
+    def _extend_deadline(self) -> None:
+        limits = [handler.timeout_s for handler in self._handlers if handler is not None]
+        bounded = [limit for limit in limits if limit is not None]
+        if limits and len(bounded) == len(limits):
+            self._attempt.lease.deadline = time.monotonic() + max(bounded) + HANG_MARGIN_S
+
+
+def _worker_lost() -> OperationFailedError:
+    return OperationFailedError(
+        OperationError(
+            ErrorKind.WORKER_LOST,
+            "",
+            f"{MOST_DEATHS} workers died while they ran this operation, or were about to: it is given up; "
+            "run it with isolation='child', where it costs only its child",
+        )
+    )

@@ -1,0 +1,130 @@
+"""Leases are renewed by a thread, so that a busy event loop does not lose its chunks.
+
+A C call that holds the interpreter for longer than a lease still loses them: such code belongs into a child.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from redis import Redis
+from redis.exceptions import NoScriptError
+
+from fuzzfarm_shared.connection import LOST, connection_options
+from fuzzfarm_shared.keys import AttemptId
+from fuzzfarm_shared.log import get_logger
+from fuzzfarm_shared.settings import WorkerHostSettings
+from fuzzfarm_shared.store.attempts import renew_arguments
+from fuzzfarm_shared.store.server import digest, source
+
+log = get_logger(__name__)
+
+
+class LeaseEnd(Enum):
+    """Why a lease asks its chunk to stop."""
+
+    LOST = 1
+    CANCELLED = 2
+
+
+_REPLIES = {1: LeaseEnd.LOST, 2: LeaseEnd.CANCELLED}
+
+
+@dataclass(slots=True)
+class Lease:
+    """One chunk that this worker holds.
+
+    Attributes:
+        attempt: which chunk.
+        on_end: called once in the event loop when the lease was lost or the batch was cancelled.
+        deadline: monotonic time after which the worker is hung and must not keep the chunk; None: no limit.
+        ended: why the lease asked to stop, once it has.
+    """
+
+    attempt: AttemptId
+    on_end: Callable[[LeaseEnd], None]
+    deadline: float | None = None
+    ended: LeaseEnd | None = None
+
+    def end(self, reason: LeaseEnd) -> None:
+        """Ask the chunk to stop, once."""
+        if self.ended is None:
+            self.ended = reason
+            self.on_end(reason)
+
+
+class RenewalThread:
+    """Renews every lease of this worker until `stop`; kills the worker when a chunk is past its deadline."""
+
+    def __init__(self, settings: WorkerHostSettings, loop: asyncio.AbstractEventLoop) -> None:
+        self._settings = settings
+        self._loop = loop
+        self._leases: dict[AttemptId, Lease] = {}
+        self._lock = threading.Lock()
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="fuzzfarm-renewal", daemon=True)
+        self._client: Redis = Redis.from_url(settings.redis_url, **connection_options(settings))
+
+    def start(self) -> None:
+        """Start renewing."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop renewing; what is held then runs out."""
+        self._stopped.set()
+        self._thread.join(timeout=1.0)
+        self._client.close()
+
+    def hold(self, lease: Lease) -> None:
+        """Renew this lease from now on."""
+        with self._lock:
+            self._leases[lease.attempt] = lease
+
+    def release(self, lease: Lease) -> None:
+        """Renew it no longer."""
+        with self._lock:
+            self._leases.pop(lease.attempt, None)
+
+    def _run(self) -> None:
+        while not self._stopped.wait(self._settings.renew_every_s):
+            with self._lock:
+                leases = list(self._leases.values())
+            self._end_if_hung(leases)
+            if leases:
+                self._renew(leases)
+
+    def _renew(self, leases: list[Lease]) -> None:
+        arguments = renew_arguments(self._settings.lease_s, [lease.attempt for lease in leases])
+        try:
+            replies = self._evaluate(arguments)
+        except LOST as exc:
+            log.debug("leases could not be renewed", reason=str(exc))
+            return
+        for lease, reply in zip(leases, replies, strict=True):
+            if reply in _REPLIES and not self._loop.is_closed():
+                self._loop.call_soon_threadsafe(lease.end, _REPLIES[reply])
+
+    def _evaluate(self, arguments: list[Any]) -> list[int]:
+        namespace = self._settings.namespace
+        try:
+            replies: Any = self._client.evalsha(digest("renew"), 1, namespace, *arguments)
+        except NoScriptError:
+            replies = self._client.eval(source("renew"), 1, namespace, *arguments)
+        return list(replies)
+
+    def _end_if_hung(self, leases: list[Lease]) -> None:
+        now = time.monotonic()
+        late = next((lease for lease in leases if lease.deadline is not None and now > lease.deadline), None)
+        if late is not None:
+            log.error(
+                "an operation hangs past its limit and blocks this worker, which ends now", chunk=str(late.attempt)
+            )
+            os.kill(os.getpid(), signal.SIGKILL)

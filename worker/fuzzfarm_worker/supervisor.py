@@ -1,0 +1,110 @@
+"""Worker processes that are started again when they die, and end together when we are told to."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from types import FrameType
+
+from fuzzfarm_shared.log import get_logger
+
+FIRST_RESTART_S = 0.1
+LONGEST_RESTART_S = 10.0
+"""A worker that dies again and again, for a wrong setting perhaps, must not burn a core."""
+
+HEALTHY_AFTER_S = 10.0
+"""A worker that lived for so long starts over with the shortest wait."""
+
+CHECK_EVERY_S = 0.05
+
+STOP_TIMEOUT_S = 30.0
+"""After SIGTERM; workers have a grace period of their own, below this."""
+
+USAGE_EXIT_CODES = frozenset({2, 3})
+"""The worker said itself that it cannot work; at its first start there is no sense in a second."""
+
+log = get_logger(__name__)
+
+
+class Supervised:
+    """One worker process and when to start it again."""
+
+    def __init__(self, command: list[str]) -> None:
+        self._command = command
+        self._restarts = 0
+        self._start_at = 0.0
+        self.process = self._spawn()
+
+    def check(self) -> int | None:
+        """Start the process again if it has died and waited; return its exit code if it gave up at once."""
+        code = self.process.poll()
+        if code is None:
+            return None
+        lived_s = time.monotonic() - self._started
+        if code in USAGE_EXIT_CODES and not self._restarts:
+            return code
+        if not self._start_at:
+            self._restarts = 0 if lived_s > HEALTHY_AFTER_S else self._restarts
+            wait_s = min(LONGEST_RESTART_S, FIRST_RESTART_S * 2**self._restarts)
+            log.warning("a worker died and is started again", pid=self.process.pid, exit_code=code, in_s=wait_s)
+            self._restarts += 1
+            self._start_at = time.monotonic() + wait_s
+        elif time.monotonic() >= self._start_at:
+            self.process = self._spawn()
+        return None
+
+    def _spawn(self) -> subprocess.Popen[bytes]:
+        self._started, self._start_at = time.monotonic(), 0.0
+        return subprocess.Popen(self._command, stdin=subprocess.DEVNULL, start_new_session=True)
+
+
+def worker_command() -> list[str]:
+    """Return the command of one worker; its settings are in the environment."""
+    return [sys.executable, "-m", "fuzzfarm_worker", "run"]
+
+
+def supervise(processes: int, until: threading.Event | None = None) -> int:
+    """Keep `processes` workers alive until SIGTERM, SIGINT or `until`; return the exit code.
+
+    A second signal kills the workers at once.
+    """
+    stopping = until or threading.Event()
+    workers = [Supervised(worker_command()) for _ in range(processes)]
+
+    def stop(_: int, __: FrameType | None) -> None:
+        if stopping.is_set():
+            _signal_all(workers, signal.SIGKILL)
+        stopping.set()
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    code = 0
+    while not stopping.wait(CHECK_EVERY_S):
+        codes = [given_up for worker in workers if (given_up := worker.check()) is not None]
+        if codes:
+            code = codes[0]
+            break
+    _stop_all(workers)
+    return code
+
+
+def _stop_all(workers: list[Supervised]) -> None:
+    _signal_all(workers, signal.SIGTERM)
+    deadline = time.monotonic() + STOP_TIMEOUT_S
+    for worker in workers:
+        try:
+            worker.process.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            log.error("a worker did not stop and is killed", pid=worker.process.pid)
+            worker.process.kill()
+            worker.process.wait()
+
+
+def _signal_all(workers: list[Supervised], number: int) -> None:
+    for worker in workers:
+        if worker.process.poll() is None:
+            os.kill(worker.process.pid, number)
