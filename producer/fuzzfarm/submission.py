@@ -148,6 +148,8 @@ class Submission:
         await asyncio.sleep(backoff_s(tries))
 
     async def _seal(self) -> None:
+        if not self.started:  # an empty batch: no payload has created it
+            self._submit_id = (await self._store.open(self._batch)).submit_id
         accepted = await self._store.seal(self._batch, self._submit_id, self._index)
         if accepted.status == "conflict":
             raise self._conflict(self._position)

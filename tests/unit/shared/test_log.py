@@ -10,7 +10,7 @@ from fuzzfarm_shared.log import get_logger
 def test_a_line_reads_event_and_keys(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         get_logger("fuzzfarm.test").info("chunk done", chunk="b/1", units=3)
-    assert [record.getMessage() for record in caplog.records] == ["event='chunk done' chunk='b/1' units=3"]
+    assert [record.getMessage() for record in caplog.records] == ["chunk done chunk=b/1 units=3"]
     assert caplog.records[0].name == "fuzzfarm.test"
 
 
