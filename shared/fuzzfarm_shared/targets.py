@@ -76,7 +76,9 @@ def import_target(name: str) -> Any:
     module_name, _, qualname = name.partition(":")
     try:
         found: Any = importlib.import_module(module_name)
-    except Exception as exc:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as exc:  # a module may end with SystemExit, or with a test framework's own "skip this"
         raise TargetError(
             name, f"cannot import module {module_name!r} of target {name!r}: {type(exc).__name__}: {exc}"
         ) from exc

@@ -155,8 +155,9 @@ def _pool(settings: WorkerHostSettings, host: WorkerHost) -> WakingPool:
     pool = make(
         settings.redis_url,
         **connection_options(settings),
-        retry=Retry(backoff, -1),
-        retry_on_error=[ConnectionError, TimeoutError, BusyLoadingError],
+        retry=Retry(backoff, max(1, round(settings.reconnect_s / LONGEST_BACKOFF_S))),
+        # OSError: redis-py turns a refused connection into its own error only after the retries.
+        retry_on_error=[ConnectionError, TimeoutError, BusyLoadingError, OSError],
     )
     pool.host = host
     pool.job_serializer = serialize_job

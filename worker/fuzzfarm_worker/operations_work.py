@@ -46,6 +46,10 @@ class OperationsWork:
 
     async def run(self) -> None:
         """Run what can be run here; refuse what cannot."""
+        if self._attempt.claim.deaths >= MOST_DEATHS:
+            await self._give_up_first()
+            if self._attempt.complete:
+                return
         self._prepare()
         if self._attempt.claim.deaths:
             await self._run_one_by_one()
@@ -80,12 +84,16 @@ class OperationsWork:
             self._ended.set()
             await keeper
 
+    async def _give_up_first(self) -> None:
+        """Record the error of the operation at which workers died; before its target is loaded, which may kill too."""
+        claim = self._attempt.claim
+        victim = next(self._attempt.done.missing(claim.start, claim.stop), None)
+        if victim is not None:
+            self._recorder.record(victim, False, _worker_lost(), MOST_DEATHS, time.monotonic(), 0.0)
+            await self._commit()
+
     async def _run_one_by_one(self) -> None:
         calls = self._calls()
-        if self._attempt.claim.deaths >= MOST_DEATHS:
-            victim = next(calls, None)
-            if victim is not None:
-                self._recorder.record(victim[0], False, _worker_lost(), MOST_DEATHS, time.monotonic(), 0.0)
         share_at = time.monotonic() + self._attempt.host.settings.share_after_s
         for call in calls:
             await self._commit()
