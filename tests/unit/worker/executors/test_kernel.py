@@ -77,7 +77,7 @@ async def double(number: int) -> int:
 
 async def until(condition: Callable[[], bool]) -> None:
     """For what announces itself by no event: a thread that ends, a slot that is taken."""
-    while not condition():  # noqa: ASYNC110
+    while not condition():
         await asyncio.sleep(0.001)
 
 
