@@ -27,15 +27,19 @@ class Supply(Protocol):
 
     async def ready(self, operation: FuzzOperation) -> Interpreter:
         """Return an idle child that has the target of an operation."""
+        ...
 
     def keep(self, child: Interpreter, operation: FuzzOperation) -> None:
         """Take back an idle child."""
+        ...
 
     def retire(self, child: Interpreter) -> None:
         """Kill a child now, and wait for its end by and by."""
+        ...
 
     def own(self, task: asyncio.Task[None]) -> None:
         """Wait for a task before the supply ends."""
+        ...
 
 
 class Drive:

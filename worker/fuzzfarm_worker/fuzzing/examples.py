@@ -37,6 +37,7 @@ class Sender(Protocol):
 
     def send(self, message: Any) -> None:
         """Send one message."""
+        ...
 
 
 @dataclass(slots=True)

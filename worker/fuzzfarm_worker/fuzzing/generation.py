@@ -26,7 +26,7 @@ from hypothesis._settings import local_settings
 from hypothesis.control import BuildContext
 from hypothesis.core import get_executor
 from hypothesis.database import choices_from_bytes, choices_to_bytes
-from hypothesis.errors import StopTest, UnsatisfiedAssumption
+from hypothesis.errors import HypothesisException, StopTest, UnsatisfiedAssumption
 from hypothesis.internal.conjecture import providers
 from hypothesis.internal.conjecture.choice import choices_key
 from hypothesis.internal.conjecture.data import ConjectureData, Status
@@ -290,8 +290,8 @@ class Generator:
             if first.status is Status.INTERESTING:
                 smallest = runner.shrink(cast("Any", first), lambda data: data.status is Status.INTERESTING)
                 return choices_to_bytes(smallest.choices)
-        except (_OutOfTime, RunIsComplete):
-            pass
+        except (_OutOfTime, RunIsComplete, HypothesisException):
+            pass  # no time, small enough, or flaky, also by being stopped: the smallest so far it is
         return min(best, key=lambda encoded: (len(encoded), encoded))
 
 
@@ -299,7 +299,7 @@ _SHRINK_SETTINGS = settings(
     database=None,
     deadline=None,
     phases=[Phase.shrink],
-    suppress_health_check=list(HealthCheck),
+    suppress_health_check=cast("list[HealthCheck]", list(HealthCheck)),
     verbosity=Verbosity.quiet,
 )
 

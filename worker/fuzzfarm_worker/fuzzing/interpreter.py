@@ -52,9 +52,11 @@ class Process(Protocol):
     @property
     def returncode(self) -> int | None:
         """Its exit code, minus the signal's number, or None while it runs."""
+        ...
 
     async def wait(self) -> int:
         """Wait for its exit."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from typing import Any
 
 from fuzzfarm_shared.operations import FuzzOperation
 from fuzzfarm_shared.outcomes import ErrorKind, Finding, FuzzResult
-from fuzzfarm_worker.fuzzing import signature
+from fuzzfarm_worker.fuzzing.deaths import death_failure
 from fuzzfarm_worker.fuzzing.interpreter import Death, Interpreter, raise_if_broken
 from fuzzfarm_worker.fuzzing.merging import combine
 from fuzzfarm_worker.fuzzing.recorder import SHRINKING, Cell
@@ -180,28 +180,10 @@ class Shard:
             described: the example, generated again, or None where generating it kills.
             child: any child that has the target, for its versions.
         """
-        operation = self.operation
-        kind = ErrorKind.TIMEOUT if death.hung else ErrorKind.KILLED
-        name = "hang" if death.hung else death.cause
-        mark = signature.of_stack(name, death.stack)
-        qualname = operation.target.rpartition(":")[2]
-        told = described or {"example": f"{qualname}(...)  # generating it ends the interpreter", "choices": b""}
-        failure = {
-            "id": signature.finding_id(operation.target, mark),
-            "kind": kind.value,
-            "type": name,
-            "message": f"still running after {operation.example_timeout_s:g} s"
-            if death.hung
-            else f"the example ended its interpreter with {death.cause}",
-            "location": signature.location(death.stack),
-            "signature": mark,
-            "example": told["example"],
-            "index": death.index,
-            "choices": told["choices"],
-            "traceback": death.report,
-        }
-        if told.get("fingerprint") is not None and len(self._skip) < MAX_SKIPPED:
-            self._skip.append(told["fingerprint"])
+        failure = death_failure(self.operation.target, death, self.operation.example_timeout_s, described)
+        mark = described["fingerprint"] if described else None
+        if mark is not None and len(self._skip) < MAX_SKIPPED:
+            self._skip.append(mark)
         self.shrunk.add(failure["id"])
         self._add(self.finding(failure, child, 1))
 

@@ -46,6 +46,7 @@ class Subject:
         bind: turns drawn arguments into positional and keyword arguments, without the instance.
         instance: what a test method is called on, or None.
         explicit: examples that the test itself lists; they have the first indices.
+        from_test: whether the target is a Hypothesis test.
     """
 
     target: str
@@ -54,6 +55,7 @@ class Subject:
     bind: Callable[[dict[str, Any]], Bound]
     instance: object = None
     explicit: list[Explicit] = field(default_factory=list)
+    from_test: bool = False
     _loop: asyncio.Runner | None = None
 
     @property
@@ -178,7 +180,7 @@ def _given(target: str, test: Callable[..., Any], instance: object, strategy: st
     function = inner_test(test)
     names = [p.name for p in _parameters(function) if p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
     generator = Generator(function, given_strategies(test), runner=instance, in_settings=test_settings(test))
-    return Subject(target, function, generator, _by_name, instance, explicit_examples(test, names))
+    return Subject(target, function, generator, _by_name, instance, explicit_examples(test, names), from_test=True)
 
 
 def _named(target: str, function: Callable[..., Any], instance: object, strategy: str) -> Subject:

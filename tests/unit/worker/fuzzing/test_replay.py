@@ -1,0 +1,78 @@
+import base64
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from shard_runs import operation, run
+
+from fuzzfarm_shared.outcomes import Finding
+
+HERE = str(Path(__file__).parent)
+
+
+def as_json(finding: Finding) -> dict[str, Any]:
+    return {**dataclasses.asdict(finding), "choices": base64.b64encode(finding.choices).decode()}
+
+
+def replay(finding: object, *options: str, **environment: str) -> tuple[int, dict[str, Any]]:
+    done = subprocess.run(
+        [sys.executable, "-m", "fuzzfarm_worker.fuzzing.replay", *options],
+        input=json.dumps(finding),
+        env={**os.environ, "PYTHONPATH": HERE, **environment},
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+    assert done.stderr == ""
+    return done.returncode, json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("target", ["fails_above_a_thousand", "segfaults", "exits", "hangs"])
+def test_a_finding_that_fails_again_is_still_failing(target: str) -> None:
+    [finding] = run(operation(target, example_timeout_s=0.3), 0, 100).findings
+    code, verdict = replay(as_json(finding), "--runs", "2", "--example-timeout-s", "0.3")
+    assert (code, verdict["verdict"], verdict["failures"], verdict["same"]) == (1, "still_failing", 2, True)
+    assert verdict["failure"]["example"] == finding.example
+    assert verdict["failure"]["signature"] == finding.signature
+
+
+def test_another_version_replays_by_choices() -> None:
+    [finding] = run(operation("exits"), 0, 100).findings
+    _code, here = replay(as_json(finding), "--runs", "1")
+    code, elsewhere = replay({**as_json(finding), "hypothesis": "6.0.0"}, "--runs", "1")
+    assert (here["addressed"], elsewhere["addressed"]) == ("index", "choices")
+    assert (code, elsewhere["verdict"]) == (1, "still_failing")
+
+
+def test_an_example_that_passes_now_is_fixed() -> None:
+    [finding] = run(operation("fails_above_a_thousand")).findings
+    code, verdict = replay({**as_json(finding), "target": "fuzzing_subjects:passes"})
+    assert (code, verdict["verdict"], verdict["failure"]) == (0, "fixed", None)
+
+
+def test_an_example_that_fails_now_and_then_is_flaky(tmp_path: Path) -> None:
+    [finding] = run(operation("fails_above_a_thousand")).findings
+    flaky = {**as_json(finding), "target": "fuzzing_subjects:sometimes"}
+    code, verdict = replay(flaky, "--runs", "4", FLIP_FILE=str(tmp_path / "flip"))
+    assert (code, verdict["verdict"], verdict["failures"], verdict["same"]) == (1, "flaky", 2, False)
+
+
+@pytest.mark.parametrize(
+    ("finding", "says"),
+    [
+        ({"target": "no_such_module:f", "choices": ""}, "cannot import module"),
+        ({"choices": ""}, "this is no finding"),
+        ({"target": "fuzzing_subjects:passes", "choices": "%%%"}, "this is no finding"),
+        ([], "no JSON object"),
+    ],
+)
+def test_what_cannot_be_replayed_is_an_error_that_says_why(finding: object, says: str) -> None:
+    code, verdict = replay(finding)
+    assert (code, verdict["verdict"]) == (2, "error")
+    assert says in verdict["error"]

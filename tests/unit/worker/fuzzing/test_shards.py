@@ -1,0 +1,320 @@
+import asyncio
+import os
+import select
+import signal
+import sys
+from contextlib import aclosing
+from pathlib import Path
+
+import pytest
+from shard_runs import operation, progress_of, run
+
+from fuzzfarm_shared.errors import TargetError
+from fuzzfarm_shared.outcomes import ErrorKind
+from fuzzfarm_worker.fuzzing import FuzzChildren, merge
+from fuzzfarm_worker.fuzzing.interpreter import Interpreter, start_child
+
+
+def test_a_shard_counts_every_example_once() -> None:
+    result = run(operation("passes"), 100, 700)
+    assert result.examples == 600
+    assert 500 < result.distinct_examples <= 600
+    assert result.invalid_examples == 0
+    assert result.findings == []
+    assert result.duration_s > 0
+
+
+def test_a_failure_becomes_one_finding_with_its_smallest_example() -> None:
+    [finding] = run(operation("fails_above_a_thousand")).findings
+    assert finding.kind is ErrorKind.EXCEPTION
+    assert finding.type == "AssertionError"
+    assert finding.message == "too big"
+    assert finding.location.startswith("fuzzing_subjects.py:")
+    assert finding.example == "fails_above_a_thousand(number=1001)"
+    assert finding.choices
+    assert finding.count > 10
+    assert finding.replay == f"fuzzfarm replay {finding.id}"
+    assert "assert number <= 1000" in finding.traceback
+    assert "fuzzfarm_worker" not in finding.traceback
+
+
+@pytest.mark.parametrize(
+    ("target", "kind", "type_"),
+    [
+        ("exits", ErrorKind.KILLED, "exit code 3"),
+        ("segfaults", ErrorKind.KILLED, "SIGSEGV"),
+        ("kills_itself", ErrorKind.KILLED, "SIGKILL"),
+        ("hangs", ErrorKind.TIMEOUT, "hang"),
+    ],
+)
+def test_an_example_that_kills_its_child_is_kept_and_the_rest_runs(target: str, kind: ErrorKind, type_: str) -> None:
+    result = run(operation(target, example_timeout_s=0.3), 0, 120)
+    [finding] = result.findings
+    assert result.examples == 120
+    assert (finding.kind, finding.type) == (kind, type_)
+    number = int(finding.example.removeprefix(f"{target}(number=").removesuffix(")"))
+    assert number % 50 == 7
+    assert finding.index is not None
+    assert finding.choices
+
+
+def test_a_crash_and_a_hang_tell_where() -> None:
+    for target in ("segfaults", "hangs"):
+        [finding] = run(operation(target, example_timeout_s=0.3), 0, 120).findings
+        assert finding.location.startswith("fuzzing_subjects.py:")
+        assert finding.location.endswith(f"in {target}")
+        assert f"in {target}" in finding.traceback
+
+
+def test_every_killing_example_is_counted_wherever_the_shards_are_cut() -> None:
+    whole = run(operation("exits"), 0, 200)
+    halves = merge([run(operation("exits"), 0, 90), run(operation("exits"), 90, 200)])
+    assert [f.id for f in whole.findings] == [f.id for f in halves.findings]
+    assert whole.findings[0].example == halves.findings[0].example
+    # A repeated killer is not run twice in one shard, so halves may count one more.
+    assert whole.findings[0].count <= halves.findings[0].count <= whole.findings[0].count + 3
+
+
+def test_a_killing_example_is_not_run_twice_in_a_shard() -> None:
+    async def main() -> tuple[int, int]:
+        async with FuzzChildren(1) as children:
+            told = await progress_of(children, operation("exits_on_true"), 0, 200)
+            return children.started, merge(p.result for p in told).examples
+
+    assert asyncio.run(main()) == (2, 200)
+
+
+def test_duplicates_are_dropped_before_the_target_runs() -> None:
+    assert run(operation("two_values"), 0, 200).distinct_examples == 2
+
+
+@pytest.mark.parametrize(
+    ("target", "type_", "kind"),
+    [
+        ("calls_sys_exit", "SystemExit", ErrorKind.EXCEPTION),
+        ("recurses", "RecursionError", ErrorKind.EXCEPTION),
+        ("awaits", "LookupError", ErrorKind.EXCEPTION),
+        ("TestMethods.test_limit", "AssertionError", ErrorKind.EXCEPTION),
+        ("Cases.test_limit", "AssertionError", ErrorKind.EXCEPTION),
+        ("takes_a_dataclass", "AssertionError", ErrorKind.EXCEPTION),
+    ],
+)
+def test_what_a_target_raises_is_a_finding(target: str, type_: str, kind: ErrorKind) -> None:
+    [finding] = run(operation(target)).findings
+    assert (finding.type, finding.kind) == (type_, kind)
+
+
+def test_a_dataclass_is_shown_as_the_call_that_makes_it() -> None:
+    [finding] = run(operation("takes_a_dataclass")).findings
+    assert finding.example == "takes_a_dataclass(Point(x=100, y=0), label='0')"
+
+
+def test_memory_beyond_the_limit_is_a_memory_finding() -> None:
+    [finding] = run(operation("takes_all_memory", memory_bytes=1_000_000_000)).findings
+    assert (finding.kind, finding.type) == (ErrorKind.MEMORY, "MemoryError")
+
+
+def test_an_unmodified_hypothesis_test_runs_with_all_its_parts() -> None:
+    result = run(operation("test_with_everything"))
+    assert result.examples == 300
+    assert result.invalid_examples > 0
+    findings = {finding.type: finding for finding in result.findings}
+    # The second example that the test lists has no data object, and is a failure of its own.
+    assert findings["AttributeError"].index == 1
+    assert findings["AttributeError"].example.startswith("test_with_everything(values=[9, 9")
+    assert "# Draw 1 (drawn): " in findings["AssertionError"].example
+
+
+def test_a_skip_is_an_invalid_example() -> None:
+    result = run(operation("Cases.test_skips"))
+    assert result.findings == []
+    assert 50 < result.invalid_examples < 250
+
+
+@pytest.mark.parametrize("strategy", ["pairs", "make_pairs"])
+def test_a_named_strategy_supplies_all_arguments(strategy: str) -> None:
+    fuzz = operation("untyped_pair", strategy=f"fuzzing_subjects:{strategy}")
+    [finding] = run(fuzz).findings
+    assert finding.example == "untyped_pair(0, 0)"
+    assert finding.strategy == fuzz.strategy
+
+
+def test_a_named_strategy_supplies_the_one_argument() -> None:
+    [finding] = run(operation("untyped_one", strategy="fuzzing_subjects:numbers")).findings
+    assert finding.example == "untyped_one(900)"
+
+
+@pytest.mark.parametrize(
+    ("target", "strategy", "says"),
+    [
+        ("no_such_module:f", None, "cannot import module 'no_such_module'"),
+        ("fuzzing_subjects:no_such", None, "has no 'no_such'"),
+        ("fails_on_import:f", None, "ValueError: not today"),
+        ("exits_on_import:f", None, "exit code 7|SystemExit"),
+        ("fuzzing_subjects:not_a_strategy", None, "not a function"),
+        ("fuzzing_subjects:no_hint", None, "has no type hint"),
+        ("fuzzing_subjects:nothing_required", None, "nothing to generate"),
+        ("fuzzing_subjects:test_with_fixture", None, "needs tmp_path"),
+        ("fuzzing_subjects:untyped_one", "fuzzing_subjects:not_a_strategy", "name a Hypothesis strategy"),
+        ("fuzzing_subjects:untyped_one", "fuzzing_subjects:missing", "has no 'missing'"),
+        ("fuzzing_subjects:test_with_everything", "fuzzing_subjects:pairs", "leave strategy out"),
+    ],
+)
+def test_a_target_that_cannot_be_fuzzed_says_what_to_do(target: str, strategy: str | None, says: str) -> None:
+    with pytest.raises(TargetError, match=says) as caught:
+        run(operation(target, strategy=strategy))
+    assert "\n" not in str(caught.value)
+
+
+def test_children_stay_warm_for_the_next_shard_of_their_target() -> None:
+    async def main() -> list[int]:
+        started = []
+        async with FuzzChildren(1) as children:
+            for target in ("passes", "passes", "two_values", "passes"):
+                await progress_of(children, operation(target), 0, 10)
+                started.append(children.started)
+        return started
+
+    assert asyncio.run(main()) == [1, 1, 2, 3]
+
+
+def test_closing_stops_after_the_current_example_and_keeps_the_child() -> None:
+    async def main() -> tuple[int, int]:
+        async with FuzzChildren(1) as children:
+            async with aclosing(children.run_shard(operation("passes"), 0, 10**9)) as shard:
+                told = [await anext(shard) for _ in range(4)]
+            [(idle, _key)] = children._idle.items()
+            at_close = idle.recorder.cells[2]
+            [last] = await progress_of(children, operation("passes"), 5, 6)
+            assert told[-1].next_index <= at_close
+            assert merge(p.result for p in told).examples == told[-1].next_index
+            return children.started, last.next_index
+
+    assert asyncio.run(main()) == (1, 6)
+
+
+def test_closing_kills_a_child_that_does_not_answer() -> None:
+    async def main() -> int:
+        made: list[Interpreter] = []
+
+        async def start() -> Interpreter:
+            made.append(await start_child())
+            return made[-1]
+
+        async with FuzzChildren(1, start_child=start) as children:
+            async with aclosing(children.run_shard(operation("hangs_always", example_timeout_s=50), 0, 10)) as shard:
+                while not made or made[0].recorder.running != 0:
+                    await anext(shard)
+            await progress_of(children, operation("passes"), 0, 10)
+        return made[0].process.returncode
+
+    assert asyncio.run(main()) == -signal.SIGKILL
+
+
+def test_cancelling_kills_the_running_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PID_FILE", str(tmp_path / "pid"))
+    seen = asyncio.Event
+
+    async def main() -> int:
+        running = seen()
+        async with FuzzChildren(1) as children:
+
+            async def consume() -> None:
+                fuzz = operation("hangs_with_a_pid_file", example_timeout_s=50)
+                async for _ in children.run_shard(fuzz, 0, 10):
+                    if (tmp_path / "pid").exists() and (tmp_path / "pid").read_text():
+                        running.set()
+
+            task = asyncio.create_task(consume())
+            await running.wait()
+            pidfd = os.pidfd_open(int((tmp_path / "pid").read_text()))
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        return pidfd
+
+    pidfd = asyncio.run(main())
+    assert select.select([pidfd], [], [], 5)[0], "the child still runs"
+    os.close(pidfd)
+
+
+RUN_FOR_EVER = """
+import asyncio, sys
+sys.path.insert(0, {folder!r})
+from fuzzfarm_shared.operations import FuzzOperation
+from fuzzfarm_worker.fuzzing import FuzzChildren
+async def main():
+    operation = FuzzOperation(target="fuzzing_subjects:hangs_with_a_pid_file", example_timeout_s=50)
+    async with FuzzChildren(1) as children:
+        async for _ in children.run_shard(operation, 0, 10):
+            print("tick", flush=True)
+asyncio.run(main())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs PR_SET_PDEATHSIG")
+def test_a_hanging_child_dies_with_its_worker(tmp_path: Path) -> None:
+    async def main() -> int:
+        file = tmp_path / "pid"
+        worker = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", RUN_FOR_EVER.format(folder=str(Path(__file__).parent))),
+            stdout=asyncio.subprocess.PIPE,
+            env={**os.environ, "PID_FILE": str(file)},
+        )
+        assert worker.stdout is not None
+        while not (file.exists() and file.read_text()):
+            assert await worker.stdout.readline(), "the worker ended"
+        pidfd = os.pidfd_open(int(file.read_text()))
+        worker.kill()
+        await worker.wait()
+        return pidfd
+
+    pidfd = asyncio.run(main())
+    assert select.select([pidfd], [], [], 5)[0], "the child outlived its worker"
+    os.close(pidfd)
+
+
+def test_a_deadline_ends_the_shard_early_with_its_findings_made_smaller() -> None:
+    async def main() -> None:
+        async with FuzzChildren(1) as children:
+            fuzz = operation("fails_above_a_thousand")
+            told = await progress_of(children, fuzz, 0, 10**9, deadline_s=0.5)
+            result = merge(p.result for p in told)
+            assert 0 < told[-1].next_index < 10**9
+            assert result.examples == told[-1].next_index
+            assert [f.example for f in result.findings] == ["fails_above_a_thousand(number=1001)"]
+
+    asyncio.run(main())
+
+
+def test_progress_is_told_while_a_target_is_imported() -> None:
+    async def main() -> list[int]:
+        async with FuzzChildren(1) as children:
+            return [p.next_index for p in await progress_of(children, operation("slow_import:passes"), 0, 10)]
+
+    indices = asyncio.run(main())
+    assert indices[:3] == [0, 0, 0]
+    assert indices[-1] == 10
+
+
+def test_children_have_their_own_session_and_nothing_of_the_farm(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FUZZFARM_SIGNING_KEY", "secret")
+    assert run(operation("inspects_its_process"), 0, 10).findings == []
+
+
+def test_shards_of_two_targets_run_side_by_side() -> None:
+    async def main() -> list[int]:
+        async with FuzzChildren(2) as children:
+            both = await asyncio.gather(
+                progress_of(children, operation("passes"), 0, 200),
+                progress_of(children, operation("two_values"), 0, 200),
+                progress_of(children, operation("passes"), 200, 400),
+            )
+            return [merge(p.result for p in told).examples for told in both]
+
+    assert asyncio.run(main()) == [200, 200, 200]
+
+
+def test_a_pool_needs_room_for_a_child() -> None:
+    with pytest.raises(ValueError, match="at least 1"):
+        FuzzChildren(0)
