@@ -62,7 +62,7 @@ def make_app() -> typer.Typer:
         name="fuzzfarm",
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
-        context_settings={"help_option_names": ["-h", "--help"]},
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     )
     app.callback(invoke_without_command=True)(fuzzfarm)
     for name, function, examples in COMMANDS:

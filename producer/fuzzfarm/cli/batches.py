@@ -34,20 +34,23 @@ def status(key: BatchKey, redis: Redis = None, as_json: Json = False) -> None:
 
 
 def watch(key: BatchKey, cursor: Cursor = None, redis: Redis = None, as_json: Json = False) -> None:
-    """Follow a batch to its end, printing each outcome as it comes.
+    """Follow a batch to its end.
 
-    Ctrl-C stops watching; the batch goes on.
+    Each outcome is printed as it comes. Ctrl-C stops watching; the batch goes on.
     """
     run(_watch(key, cursor, redis, Output(as_json)))
 
 
 def results(key: BatchKey, redis: Redis = None, as_json: Json = False) -> None:
-    """Print the results and errors of a batch that are recorded now."""
+    """Print the results and errors recorded so far."""
     run(_results(key, redis, Output(as_json)))
 
 
 def cancel(key: BatchKey, redis: Redis = None, as_json: Json = False) -> None:
-    """Cancel what has no outcome yet; running children are killed."""
+    """Cancel what has no outcome yet.
+
+    Running children are killed.
+    """
     run(_cancel(key, redis, Output(as_json)))
 
 

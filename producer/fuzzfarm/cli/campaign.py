@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fuzzfarm.batch import Batch
+from fuzzfarm.cli.early_findings import EarlyFindings
 from fuzzfarm.cli.failures import ExitCode, UsageError
 from fuzzfarm.cli.finding_files import FOLDER, Circumstances, SavedFinding, save
 from fuzzfarm.cli.following import Follower
@@ -19,7 +20,7 @@ from fuzzfarm.cli.output import Output
 from fuzzfarm.cli.views import count, error_text, show_finding
 from fuzzfarm.farm import Farm
 from fuzzfarm_shared.operations import FuzzOperation
-from fuzzfarm_shared.outcomes import ErrorKind, Finding, FuzzResult, OperationError
+from fuzzfarm_shared.outcomes import ErrorKind, Finding, FuzzResult, OperationError, Outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,22 +50,16 @@ class Harvest:
 
     results: dict[str, FuzzResult] = field(default_factory=dict)
     errors: dict[str, OperationError] = field(default_factory=dict)
-    findings: dict[str, Finding] = field(default_factory=dict)
 
     @property
     def examples(self) -> int:
         """Examples that were run."""
         return sum(result.examples for result in self.results.values())
 
-    def take(self, key: str, outcome: FuzzResult | OperationError) -> list[Finding]:
-        """Add what became of one target, once or more often, and return the findings that are new."""
-        if isinstance(outcome, OperationError):
-            self.errors[key] = outcome
-            return []
-        self.results[key] = outcome
-        new = [finding for finding in outcome.findings if finding.id not in self.findings]
-        self.findings.update((finding.id, finding) for finding in new)
-        return new
+    @property
+    def findings(self) -> dict[str, list[Finding]]:
+        """Findings by target."""
+        return {key: result.findings for key, result in self.results.items() if result.findings}
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +68,14 @@ class Ending:
 
     harvest: Harvest
     batch: str
+    roots: dict[str, str | None]
     interrupted: bool
+
+    @property
+    def findings(self) -> list[Finding]:
+        """Each finding once, the most frequent first."""
+        found = {finding.id: finding for findings in self.harvest.findings.values() for finding in findings}
+        return sorted(found.values(), key=lambda finding: (-finding.count, finding.id))
 
     @property
     def failed(self) -> dict[str, OperationError]:
@@ -110,29 +112,30 @@ class Campaign:
         """Submit and follow the batch; Ctrl-C cancels it and keeps what it has found."""
         batch = await self._farm.submit(self._operations, self._plan.key)
         self._output.note(f"fuzzing {count(len(self._operations), 'target')} as batch {batch.key}; Ctrl-C stops it")
-        follower = Follower(self._farm, batch, meter_for(self._output), self._examples_total())
-        interrupted = False
-        try:
-            await follower.follow(lambda outcome: self._take(outcome.key, outcome.error or outcome.value))
-        except asyncio.CancelledError:
-            interrupted = True
-            _stay_alive()
-            await self._stop(batch)
-        return Ending(self._harvest, batch.key, interrupted)
+        async with EarlyFindings(self._farm.settings, batch.key, list(self._roots)) as early:
+            follower = Follower(self._farm, batch, meter_for(self._output), self._examples_total(), early.read)
+            interrupted = False
+            try:
+                await follower.follow(self._take)
+            except asyncio.CancelledError:
+                interrupted = True
+                _stay_alive()
+                await self._stop(batch, early)
+        return Ending(self._harvest, batch.key, self._roots, interrupted)
 
-    async def _stop(self, batch: Batch) -> None:
+    async def _stop(self, batch: Batch, early: EarlyFindings) -> None:
         self._output.note("stopping; a second Ctrl-C leaves at once")
+        await early.read_all()
         await batch.cancel()
         recorded = await batch.results()
-        for key, outcome in {**recorded.results, **recorded.errors}.items():
-            self._take(key, outcome)
+        self._harvest.results.update({**early.results, **recorded.results})
+        self._harvest.errors.update(recorded.errors)
 
-    def _take(self, key: str, outcome: FuzzResult | OperationError) -> None:
-        settings = self._operations[0]
-        circumstances = Circumstances(self._roots.get(key), settings.example_timeout_s, settings.memory_bytes)
-        for finding in self._harvest.take(key, outcome):
-            save(SavedFinding(finding, circumstances))
-            show_finding(self._output, finding)
+    def _take(self, outcome: Outcome) -> None:
+        if outcome.error is not None:
+            self._harvest.errors[outcome.key] = outcome.error
+        else:
+            self._harvest.results[outcome.key] = outcome.value
 
     def _examples_total(self) -> int | None:
         budgets = [operation.examples for operation in self._operations]
@@ -153,12 +156,15 @@ async def fuzz(plan: Plan, output: Output) -> Ending:
         UsageError: when nothing can be fuzzed.
         FarmUnreachableError: when the farm does not answer.
     """
+    make_operations(plan, ["checked:first"])  # a bad option is an error before anything is started
     roots = await find_targets(plan, output)
-    make_operations(plan, list(roots))  # a bad option is an error before anything is started
     if not farm_is_given(plan.redis):
         os.environ[MODULE_PATH] = module_path(filter(None, roots.values()))  # for the workers that we start
     async with chosen_farm(plan.redis, plan.workers) as farm:
-        return await Campaign(farm, plan, roots, output).run()
+        ending = await Campaign(farm, plan, roots, output).run()
+    keep(plan, ending)
+    summarize(ending, output)
+    return ending
 
 
 async def find_targets(plan: Plan, output: Output) -> dict[str, str | None]:
@@ -188,20 +194,31 @@ def make_operations(plan: Plan, targets: Sequence[str]) -> list[FuzzOperation]:
     ]
 
 
+def keep(plan: Plan, ending: Ending) -> None:
+    """Save all findings, each with what its replay needs."""
+    settings = make_operations(plan, ["same:options"])[0]
+    for key, findings in ending.harvest.findings.items():
+        circumstances = Circumstances(ending.roots.get(key), settings.example_timeout_s, settings.memory_bytes)
+        for finding in findings:
+            save(SavedFinding(finding, circumstances))
+
+
 def summarize(ending: Ending, output: Output) -> None:
-    """Write how a campaign ended: the JSON document, or the last lines for people."""
-    harvest = ending.harvest
+    """Write how a campaign ended: the JSON document, or findings, failures and sums for people."""
+    harvest, findings = ending.harvest, ending.findings
     output.record(
         {
             "batch": ending.batch,
             "examples": harvest.examples,
             "interrupted": ending.interrupted,
-            "findings": list(harvest.findings.values()),
+            "findings": findings,
             "errors": harvest.errors,
         }
     )
+    for finding in findings:
+        show_finding(output, finding)
     for key, error in ending.failed.items():
         output.say(f"FAILED  {key}  {error_text(error)}", "red")
-    output.say(f"{count(harvest.examples, 'example')}, {count(len(harvest.findings), 'finding')}")
-    if harvest.findings:
+    output.say(f"{count(harvest.examples, 'example')}, {count(len(findings), 'finding')}")
+    if findings:
         output.note(f"saved in {FOLDER}; run one again with `fuzzfarm replay ID`")

@@ -20,7 +20,10 @@ STYLES = {Verdict.OK: "green", Verdict.WARNING: "yellow", Verdict.PROBLEM: "bold
 
 
 def doctor(redis: Redis = None, as_json: Json = False) -> None:
-    """Check server, security, workers and versions of a farm, and say how to mend what is wrong."""
+    """Check how a farm is set up, and say how to mend it.
+
+    It looks at server, security, workers and versions.
+    """
     run(_doctor(ProducerSettings.load(redis_url=redis), Output(as_json)))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from types import TracebackType
@@ -19,6 +19,9 @@ from fuzzfarm_shared.settling import partial_context
 from fuzzfarm_shared.store import Server
 from fuzzfarm_shared.values import unpack
 
+TARGETS_PER_READ = 16
+"""Each costs one request, and readings come several times a second."""
+
 
 class EarlyFindings:
     """Reads the results of shards as they come; an async context manager with a connection of its own.
@@ -33,6 +36,7 @@ class EarlyFindings:
         self._settings = settings
         self._batch = batch
         self._targets = targets
+        self._next = 0
         self._read = [0] * len(targets)
         self._stack = AsyncExitStack()
         self.results: dict[str, FuzzResult] = {}
@@ -54,23 +58,32 @@ class EarlyFindings:
         return {finding.id for result in self.results.values() for finding in result.findings}
 
     async def read(self) -> list[Finding]:
-        """Take what was recorded since the last call and return the findings that are new.
+        """Look at the next few targets in turn, and return the findings that are new.
 
         Raises:
             FarmUnreachableError: when the server stays away.
         """
         known = self.findings
+        turn = [(self._next + step) % len(self._targets) for step in range(min(TARGETS_PER_READ, len(self._targets)))]
+        self._next = (turn[-1] + 1) % len(self._targets)
+        await self._read_payloads(turn)
+        found = {finding.id: finding for result in self.results.values() for finding in result.findings}
+        return [finding for name, finding in found.items() if name not in known]
+
+    async def read_all(self) -> None:
+        """Look at every target; raises as `read`."""
+        await self._read_payloads(range(len(self._targets)))
+
+    async def _read_payloads(self, payloads: Iterable[int]) -> None:
         keys = self._settings.keys
         submit = await self._server.call("HGET", keys.batch(self._batch, Part.META), "submit")
-        for payload, target in enumerate(self._targets):
+        for payload in payloads:
             name = f"{keys.batch(self._batch, Part.PARTIALS)}{payload}"
             envelopes = await self._server.call("LRANGE", name, self._read[payload], -1)
             self._read[payload] += len(envelopes)
             context = partial_context(self._batch, submit.decode(), payload)
             for envelope in envelopes:
-                self._add(target, unpack(self._settings.signer.open(envelope, context)))
-        found = {finding.id: finding for result in self.results.values() for finding in result.findings}
-        return [finding for name, finding in found.items() if name not in known]
+                self._add(self._targets[payload], unpack(self._settings.signer.open(envelope, context)))
 
     def _add(self, target: str, result: object) -> None:
         if isinstance(result, FuzzResult):

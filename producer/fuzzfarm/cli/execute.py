@@ -150,7 +150,7 @@ def exec_(
     redis: Redis = None,
     as_json: Json = False,
 ) -> None:
-    """Run a command, or one command for each input, watched and in parallel.
+    """Run a command for each input, watched and in parallel.
 
     {} in the command is replaced by the input; without {} the input is appended. Inputs follow :::, or are lines of
     --arg-file. Every job is keyed by its input.

@@ -35,12 +35,18 @@ VERDICTS = {"fixed": "FIXED", "still_failing": "STILL FAILING", "flaky": "FLAKY"
 
 
 def findings(key: OptionalKey = None, redis: Redis = None, as_json: Json = False) -> None:
-    """Show findings: those saved in this folder, those of a batch, or of all recent batches."""
+    """Show findings: saved ones, or those of a batch.
+
+    Without a key: those saved in this folder and, with a farm, those of its recent batches.
+    """
     run(_findings(key, redis, Output(as_json)))
 
 
 def replay(finding: FindingName, redis: Redis = None, as_json: Json = False) -> None:
-    """Run the example of a finding again: FIXED, STILL FAILING or FLAKY."""
+    """Run the example of a finding again.
+
+    The answer is FIXED (exit code 0), STILL FAILING or FLAKY (1).
+    """
     run(_replay(finding, redis, Output(as_json)))
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from fuzzfarm.batch import Batch
 from fuzzfarm.cli.meter import Meter, Reading
 from fuzzfarm.farm import Farm
-from fuzzfarm_shared.outcomes import BatchStatus, FuzzResult, Outcome
+from fuzzfarm_shared.outcomes import BatchStatus, Finding, FuzzResult, Outcome
 
 READ_EVERY_S = 0.25
 """Often enough to look alive; four small requests a second."""
@@ -25,13 +25,22 @@ class Follower:
         batch: the batch.
         meter: shows progress.
         examples_total: examples that were asked for, where that is known.
+        early: gives findings that are not in an outcome yet, once each; None: they are counted when outcomes come.
     """
 
-    def __init__(self, farm: Farm, batch: Batch, meter: Meter, examples_total: int | None = None) -> None:
+    def __init__(
+        self,
+        farm: Farm,
+        batch: Batch,
+        meter: Meter,
+        examples_total: int | None = None,
+        early: Callable[[], Awaitable[list[Finding]]] | None = None,
+    ) -> None:
         self._farm = farm
         self._batch = batch
         self._meter = meter
         self._examples_total = examples_total
+        self._early = early
         self._findings: set[str] = set()
 
     async def follow(self, take: Callable[[Outcome], None], cursor: str | None = None) -> BatchStatus:
@@ -61,6 +70,8 @@ class Follower:
             if turn % WORKERS_EVERY == 0:
                 workers = len(await self._farm.workers())
             turn += 1
+            if self._early is not None:
+                self._findings.update(finding.id for finding in await self._early())
             status = await self._batch.status()
             self._meter.show(Reading(status, len(self._findings), workers, self._examples_total))
             await asyncio.sleep(READ_EVERY_S)

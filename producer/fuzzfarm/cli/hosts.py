@@ -49,7 +49,10 @@ Name = Annotated[
 
 
 def up(workers: Workers = None, max_concurrency: Concurrency = None, as_json: Json = False) -> None:
-    """Start a server and workers in the foreground, for other shells of this user, until Ctrl-C."""
+    """Start a server and workers in the foreground.
+
+    Other shells of this user can use them until Ctrl-C.
+    """
     run(_up(workers or usable_cores(), max_concurrency, Output(as_json)))
 
 
@@ -64,10 +67,10 @@ def worker(
     redis: Redis = None,
     as_json: Json = False,  # noqa: ARG001 - a worker prints no results
 ) -> None:
-    """Run workers for a farm on this host, and start them again when they die.
+    """Run workers for a farm on this host.
 
-    On a remote server it needs FUZZFARM_SIGNING_KEY and an allow-list, or --insecure. It logs to standard error;
-    --json is accepted and changes nothing, because a worker prints no results.
+    Workers that die are started again. On a remote server they need FUZZFARM_SIGNING_KEY and an allow-list, or
+    --insecure. They log to standard error; --json changes nothing, because a worker prints no results.
     """
     settings = WorkerHostSettings.load(
         redis_url=redis,

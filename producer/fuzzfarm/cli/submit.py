@@ -31,10 +31,11 @@ def submit(
     redis: Redis = None,
     as_json: Json = False,
 ) -> None:
-    """Submit the operations of a file as one batch, and print each outcome as it comes.
+    """Submit the operations of a file as one batch.
 
     Each line, or [[operation]] table, has `kind` (call, fuzz or subprocess) and the fields of that operation. The
-    whole file is checked before anything is sent. Without a farm it starts one, and stops it at the end.
+    whole file is checked before anything is sent. Outcomes are printed as they come. Without a farm it starts one,
+    and stops it at the end.
     """
     if not wait and not farm_is_given(redis):
         raise UsageError("--no-wait needs a farm that goes on: give --redis, or set FUZZFARM_REDIS_URL")

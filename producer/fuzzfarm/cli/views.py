@@ -29,7 +29,8 @@ VALUE_CHARS = 200
 
 MESSAGE_CHARS = 500
 EXAMPLE_LINES = 20
-"""A smallest example is rarely longer; the saved file has all of it."""
+EXAMPLE_LINE_CHARS = 200
+"""A smallest example is rarely larger; the saved file has all of it."""
 
 
 def count(number: int, word: str) -> str:
@@ -134,15 +135,24 @@ def finding_block(finding: Finding, *, saved: bool = True) -> str:
     lines = [f"message   {shortened(finding.message, MESSAGE_CHARS)}"] if finding.message else []
     if finding.location:
         lines.append(f"where     {finding.location}")
-    example = printable(finding.example).splitlines() or ["(none recorded: the child died before it could tell)"]
-    if len(example) > EXAMPLE_LINES:
-        example = [*example[:EXAMPLE_LINES], "..."]
+    example = _example_lines(finding.example)
     lines += [f"{'example' if place == 0 else '':<10}{line}" for place, line in enumerate(example)]
     address = "" if finding.index is None else f", example {finding.index:,} of seed {finding.seed}"
     lines.append(f"seen      {count(finding.count, 'time')}{address}")
     if saved:
         lines.append(f"replay    {finding.replay or f'fuzzfarm replay {finding.id}'}")
     return "\n".join(printable(line) for line in lines)
+
+
+def _example_lines(example: str) -> list[str]:
+    lines = printable(example).splitlines() or ["(none recorded: the child died before it could tell)"]
+    kept = [_shortened_line(line) for line in lines[:EXAMPLE_LINES]]
+    return kept if len(lines) <= EXAMPLE_LINES else [*kept, f"... and {len(lines) - EXAMPLE_LINES:,} more lines"]
+
+
+def _shortened_line(line: str) -> str:
+    cut = len(line) - EXAMPLE_LINE_CHARS
+    return line if cut <= 0 else f"{line[:EXAMPLE_LINE_CHARS]}... ({cut:,} more characters)"
 
 
 def show_finding(output: Output, finding: Finding, *, saved: bool = True) -> None:
