@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 from fuzzfarm.batch import Batch
 from fuzzfarm.cli.meter import Meter, Reading
@@ -55,18 +56,22 @@ class Follower:
             FarmUnreachableError: when the server stays away.
         """
         await self._batch.status()
+        ended = asyncio.Event()
         with self._meter:
             async with asyncio.TaskGroup() as group:
-                readings = group.create_task(self._read())
-                async for outcome in self._batch.stream(cursor):
-                    self._note(outcome)
-                    take(outcome)
-                readings.cancel()
+                group.create_task(self._read(ended))
+                try:
+                    async for outcome in self._batch.stream(cursor):
+                        self._note(outcome)
+                        take(outcome)
+                finally:
+                    ended.set()
         return await self._batch.status()
 
-    async def _read(self) -> None:
+    async def _read(self, ended: asyncio.Event) -> None:
+        """Show readings until `ended`, and not until cancelled: a connection that is being made can swallow that."""
         workers = turn = 0
-        while True:
+        while not ended.is_set():
             if turn % WORKERS_EVERY == 0:
                 workers = len(await self._farm.workers())
             turn += 1
@@ -74,7 +79,9 @@ class Follower:
                 self._findings.update(finding.id for finding in await self._early())
             status = await self._batch.status()
             self._meter.show(Reading(status, len(self._findings), workers, self._examples_total))
-            await asyncio.sleep(READ_EVERY_S)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(READ_EVERY_S):
+                    await ended.wait()
 
     def _note(self, outcome: Outcome) -> None:
         if isinstance(outcome.value, FuzzResult):

@@ -12,7 +12,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from fuzzfarm.cli.failures import UsageError
+from fuzzfarm.cli.failures import ExitCode, UsageError
 from fuzzfarm.farm import Farm
 
 URL_VARIABLE = "FUZZFARM_REDIS_URL"
@@ -71,5 +71,15 @@ def run(command: Coroutine[Any, Any, int]) -> NoReturn:
 
     Ctrl-C cancels it; a polite kill does the same, so that an embedded farm is always taken down in order.
     """
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
-    raise typer.Exit(asyncio.run(command))
+    try:
+        code = asyncio.run(_stoppable(command))
+    except asyncio.CancelledError:
+        code = ExitCode.INTERRUPTED
+    raise typer.Exit(code)
+
+
+async def _stoppable(command: Coroutine[Any, Any, int]) -> int:
+    task = asyncio.current_task()
+    if task is not None and sys.platform != "win32":
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    return await command
