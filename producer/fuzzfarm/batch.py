@@ -125,7 +125,8 @@ class Batch:
                 _collect(segment, results, errors)
                 if enough is not None and len(results) + len(errors) >= enough:
                     break
-        return BatchAggregate(key=self.key, status=await self.status(), results=results, errors=errors)
+        # Built without validation: that would copy a million results once more.
+        return BatchAggregate.model_construct(key=self.key, status=await self.status(), results=results, errors=errors)
 
 
 CANCELLED = OperationError(

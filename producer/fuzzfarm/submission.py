@@ -11,7 +11,6 @@ import asyncio
 import secrets
 import time
 from collections.abc import AsyncIterable, Iterable, Iterator, Sized
-from itertools import count
 
 from fuzzfarm.feed import Feed, Operations
 from fuzzfarm_shared.connection import backoff_s
@@ -122,19 +121,16 @@ class Submission:
         context = operations_context(self._batch, self._submit_id, self._index)
         not_after = int(time.time()) + self._settings.result_ttl_s + CLOCK_SKEW_S
         envelope = self._settings.signer.seal(payload.body, context, not_after)
-        for tries in count():
+        limit = self._settings.queue_limit
+        tries = 0
+        while True:
             accepted = await self._store.append(
-                self._batch,
-                self._submit_id,
-                self._index,
-                payload,
-                envelope,
-                seal=seal,
-                queue_limit=self._settings.queue_limit,
+                self._batch, self._submit_id, self._index, payload, envelope, seal=seal, queue_limit=limit
             )
             if accepted.status != "wait":
                 break
             await self._wait_for_room(accepted, tries)
+            tries += 1
         if accepted.duplicate is not None:
             raise DuplicateKeyError(self._keys.named(part)[accepted.duplicate])
         if accepted.status == "conflict" or accepted.submit_id != self._submit_id:

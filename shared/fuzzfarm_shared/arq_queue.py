@@ -26,8 +26,7 @@ CLOCK_SKEW_MS = 3_600_000
 
 def serialize_job(job: dict[str, Any]) -> bytes:
     """Encode a job or a result for arq: msgpack, never pickle."""
-    packed: bytes = msgpack.packb(job, default=repr)
-    return packed
+    return bytes(msgpack.Packer(default=repr).pack(job))
 
 
 def deserialize_job(raw: bytes) -> dict[str, Any]:

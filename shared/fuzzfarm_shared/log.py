@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import MutableMapping
 from typing import Any
 
 import structlog
@@ -14,8 +15,13 @@ def get_logger(name: str) -> Any:
         logging.getLogger(name),
         processors=[
             structlog.stdlib.filter_by_level,
-            structlog.processors.format_exc_info,
-            structlog.processors.KeyValueRenderer(key_order=["event"], drop_missing=True),
+            _render,
         ],
         wrapper_class=structlog.stdlib.BoundLogger,
     )
+
+
+def _render(_: Any, __: str, event: MutableMapping[str, Any]) -> str:
+    text = event.pop("event")
+    event.pop("exc_info", None)  # the standard logger shows it
+    return " ".join([str(text), *(f"{name}={value}" for name, value in event.items())])

@@ -4,23 +4,32 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
 import sys
+from functools import lru_cache
 from typing import Any
 
 from fuzzfarm_shared.errors import TargetError
 
-TARGET_PATTERN = r"^[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)?$"
+_TARGET = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)?\Z")
 """`module:function` or `module:Class.method`; deeper nesting is refused (it would reach into other objects)."""
 
 
-def target_name(target: Any) -> Any:
-    """Return the name under which `target` can be imported; what is no callable is returned as it is.
+MAX_TARGET_CHARS = 500
+"""Longest name of a target; the deepest real ones take about 150."""
+
+
+def target_name(target: Any) -> str:
+    """Return the name under which `target`, a name or a callable, can be imported.
 
     Raises:
-        TargetError: for a lambda, a closure, a bound object or a function of a script run as `__main__`.
+        TargetError: for a lambda, a closure, a bound object, a function of a script run as `__main__`, or text that
+            cannot be the name of a target.
     """
-    if isinstance(target, str) or not callable(target):
-        return target
+    if type(target) is str:
+        return _checked_name(target)
+    if not callable(target):
+        raise TargetError(repr(target), f"a target is 'module:function' or a function, not {type(target).__name__}")
     module = getattr(target, "__module__", None)
     qualname = getattr(target, "__qualname__", None)
     if not isinstance(module, str) or not isinstance(qualname, str):
@@ -29,6 +38,13 @@ def target_name(target: Any) -> Any:
         )
     _check_importable(target, module, qualname)
     return f"{module}:{qualname}"
+
+
+@lru_cache(maxsize=10_000)
+def _checked_name(name: str) -> str:
+    if len(name) > MAX_TARGET_CHARS or not _TARGET.match(name):
+        raise TargetError(name, f"{name[:80]!r} is no target: write 'module:function' or 'module:Class.method'")
+    return name
 
 
 def _check_importable(target: Any, module: str, qualname: str) -> None:

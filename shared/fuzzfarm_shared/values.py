@@ -130,7 +130,8 @@ def _decode_extension(code: int, data: bytes) -> Any:
 def _pack(value: Any) -> bytes:
     # strict_types: subclasses (named tuples, IntEnum) reach the hook instead of losing their meaning silently;
     # surrogatepass: fuzzing produces lone surrogates, which strict UTF-8 cannot carry.
-    packed: bytes = msgpack.packb(value, default=_encode_other, strict_types=True, unicode_errors="surrogatepass")
+    packer = msgpack.Packer(default=_encode_other, strict_types=True, unicode_errors="surrogatepass")
+    packed: bytes = packer.pack(value)
     return packed
 
 

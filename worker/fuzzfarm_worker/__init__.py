@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fuzzfarm_worker.processes import ProcessConfig, ProcessManager, ProcessWatchdog, WatchdogConfig
+
+if TYPE_CHECKING:
+    from fuzzfarm_worker.arq_worker import worker_settings
+
+    WorkerSettings: dict[str, Any]
 
 __all__ = ["ProcessConfig", "ProcessManager", "ProcessWatchdog", "WatchdogConfig", "WorkerSettings", "worker_settings"]
 
 
 def __getattr__(name: str) -> Any:
-    """Make `WorkerSettings` when the stock command asks for it: `arq fuzzfarm_worker.WorkerSettings`."""
-    if name == "worker_settings":
-        from fuzzfarm_worker.arq_worker import worker_settings  # noqa: PLC0415 - loads arq, which library users lack
+    """Load arq only for those who ask for it.
 
-        return worker_settings
-    if name == "WorkerSettings":
-        from fuzzfarm_worker.arq_worker import worker_settings  # noqa: PLC0415 - as above; reads the environment
+    `WorkerSettings` is made when the stock command asks: `arq fuzzfarm_worker.WorkerSettings` reads the environment.
+    """
+    if name not in {"WorkerSettings", "worker_settings"}:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from fuzzfarm_worker import arq_worker  # noqa: PLC0415 - see above
 
-        return worker_settings()
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return arq_worker.worker_settings if name == "worker_settings" else arq_worker.worker_settings()

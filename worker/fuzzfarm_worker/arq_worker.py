@@ -114,26 +114,24 @@ class WakingPool(ArqRedis):
         return [popped[1]]
 
     async def _pop(self, names: dict[str, Lane]) -> list[bytes] | None:
-        """Pop one job of these wake lists; return early, with nothing, when another lane opens meanwhile."""
+        """Pop one job of these wake lists; return early, with nothing, when lanes open or close meanwhile."""
         server, poke = self.host.server, self.host.settings.keys.poke(self.host.name)
-        if len(names) == len(Lane):
-            popped: list[bytes] | None = await server.call("BLPOP", *names, BLOCK_S)
-            return popped
-        # A pop must not be cancelled: the server may have given us a job already. So we end it with a job of our own.
+        # A pop must not be cancelled: the server may have given us a job already. So we end it with an item of our own.
         pop: asyncio.Task[list[bytes] | None] = asyncio.create_task(server.call("BLPOP", *names, poke, BLOCK_S))
-        opening = asyncio.create_task(self.host.intake.more_room(list(names.values())))
+        change = asyncio.create_task(self.host.intake.other_room(list(names.values())))
         try:
-            await asyncio.wait([pop, opening], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([pop, change], return_when=asyncio.FIRST_COMPLETED)
             if not pop.done():
                 await server.call("RPUSH", poke, 1)
                 await server.call("EXPIRE", poke, POKE_TTL_S)
             return await pop
         finally:
-            opening.cancel()
+            change.cancel()
 
     def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> Pipeline:
         """Return a pipeline that survives a lost connection while arq marks a job as started."""
-        return WatchTolerantPipeline(self.connection_pool, self.response_callbacks, transaction, shard_hint)
+        pool: Any = self.connection_pool
+        return WatchTolerantPipeline(pool, self.response_callbacks, transaction, shard_hint)
 
 
 class WatchTolerantPipeline(Pipeline):

@@ -47,9 +47,9 @@ class Intake:
             return self._open_lanes()
         return lanes
 
-    async def more_room(self, lanes: list[Lane]) -> None:
-        """Return when a lane is open that is not one of `lanes`."""
-        while set(self._open_lanes()) <= set(lanes):
+    async def other_room(self, lanes: list[Lane]) -> None:
+        """Return when other lanes are open than these."""
+        while self._open_lanes() == lanes:
             await self._wait_for_change()
 
     def offer(self, attempt: str, lane: Lane) -> None:
@@ -91,11 +91,16 @@ class Intake:
         free = self._kernel.free_slots > 0
         backlog = len(self._unstarted) + lanes.count(Lane.SLOTS)
         open_lanes = []
-        if (free and not backlog) or (self._passing_fast and backlog <= 1):
+        if (free and not backlog) or self._may_fetch_ahead(backlog, now):
             open_lanes.append(Lane.SLOTS)
         if free and len(self._shards) + lanes.count(Lane.FUZZ) < self._max_children:
             open_lanes.append(Lane.FUZZ)
         return open_lanes
+
+    def _may_fetch_ahead(self, backlog: int, now: float) -> bool:
+        """Whether one chunk is starting its operations, and will soon be through with that, as the last one was."""
+        youngest = max(self._unstarted.values(), default=0.0)
+        return self._passing_fast and backlog == 1 and now - youngest < PREFETCH_BELOW_S
 
     def _undecided(self) -> bool:
         """Whether arq holds a job that it has neither started nor skipped: that takes it milliseconds."""

@@ -111,6 +111,9 @@ class OperationsWork:
             except TargetError as exc:
                 self._refusals.append(exc)
                 continue
+            if index + 1 >= attempt.stop:
+                # Said before the last call starts: when that takes the last slot nobody asks for another.
+                attempt.host.intake.started_all(attempt.claim.id)
             yield index, handler.function, args, kwargs, handler.timeout_s, handler.retries, handler.retry_delay_s
         self._next = attempt.stop
         attempt.host.intake.started_all(attempt.claim.id)

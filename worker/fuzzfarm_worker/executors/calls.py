@@ -10,11 +10,12 @@ from types import FunctionType
 from typing import Any, NamedTuple, TypeAlias
 
 # A bare tuple, since one is made for every operation and a class costs three times as much:
-# index, function, arguments, keyword arguments, timeout_s, retries, retry_delay_s.
-Call: TypeAlias = tuple[int, Callable[..., Any], Sequence[Any], Mapping[str, Any] | None, float | None, int, float]
+# index (only handed back to `record`), function, arguments, keyword arguments, timeout_s,
+# retries, retry_delay_s.
+Call: TypeAlias = tuple[Any, Callable[..., Any], Sequence[Any], Mapping[str, Any] | None, float | None, int, float]
 
 # index, ok, value or exception, attempt (from 1), started (time.monotonic), duration_s.
-Record: TypeAlias = Callable[[int, bool, Any, int, float, float], None]
+Record: TypeAlias = Callable[[Any, bool, Any, int, float, float], None]
 
 # Up to a quarter longer: enough to spread retries of operations that failed together,
 # and never shorter than what the caller asked for.
@@ -33,6 +34,24 @@ class Pulled(NamedTuple):
     started: float = 0.0
 
 
+class Retry(int):
+    """The number of an attempt after the first, which remembers how the earlier ones failed."""
+
+    failures: tuple[str, ...]
+
+    @classmethod
+    def after(cls, attempt: int, error: BaseException) -> Retry:
+        """The attempt that follows `attempt`, which ended in `error`."""
+        retry = cls(attempt + 1)
+        retry.failures = (*failures_before(attempt), f"attempt {attempt:d}: {type(error).__name__}: {error}")
+        return retry
+
+
+def failures_before(attempt: int) -> tuple[str, ...]:
+    """How the attempts before `attempt` failed, a line for each."""
+    return attempt.failures if isinstance(attempt, Retry) else ()
+
+
 def runs_on_loop(fn: Callable[..., Any]) -> bool:
     """Whether calling `fn` gives a coroutine, so that it runs on the event loop and needs no thread."""
     if type(fn) is FunctionType:
@@ -43,7 +62,7 @@ def runs_on_loop(fn: Callable[..., Any]) -> bool:
             return False
     while isinstance(fn, functools.partial):
         fn = fn.func
-    return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(type(fn).__call__)
+    return inspect.iscoroutinefunction(fn) or (callable(fn) and inspect.iscoroutinefunction(type(fn).__call__))
 
 
 def backoff_s(retry_delay_s: float, attempt: int) -> float:

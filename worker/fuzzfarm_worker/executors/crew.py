@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Coroutine
+from itertools import islice
 from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -187,9 +188,12 @@ class Crew:
     def _add(self, call: Call, attempt: int) -> None:
         self._pending.append((call, attempt))
         if (timeout_s := call[4]) is not None:
-            self._shortest_timeout_s = min(self._shortest_timeout_s, timeout_s)
-            if (deadline := monotonic() + timeout_s) < self._run.kernel.alarm.at:
-                self._run.kernel.alarm.set(deadline)
+            self._guard(timeout_s)
+
+    def _guard(self, timeout_s: float) -> None:
+        """Have the alarm ring in time for an operation that starts now or later."""
+        self._shortest_timeout_s = min(self._shortest_timeout_s, timeout_s)
+        self._run.kernel.alarm.set(monotonic() + timeout_s)
 
     def _poll(self) -> None:
         if self._timer is not None:
@@ -227,41 +231,62 @@ class Crew:
             self._timer = self._run.loop.call_later(POLL_S, self._poll)
 
     def _collect(self) -> tuple[int, list[WorkThread]]:
+        """Record what ended; return how many operations, and the threads without work."""
         idle: list[WorkThread] = []
         ended, spent_s = 0, 0.0
-        while self._finished:
-            item = self._finished.popleft()
-            if isinstance(item, WorkThread):
-                idle.append(item)
-            elif not self._stopped:
-                ended += 1
-                spent_s += item[5]
-                self._settle_operation(item)
+        try:
+            while self._finished:
+                item = self._finished.popleft()
+                if isinstance(item, WorkThread):
+                    idle.append(item)
+                elif not self._stopped:
+                    ended += 1
+                    spent_s += item[5]
+                    self._settle_operation(item)
+        except Exception as exc:  # noqa: BLE001 - of the caller's record function: it ends the run
+            self._run.fail(exc)
+            return ended, idle + self._collect()[1]
         if ended:
             self._mean_s, self._stuck = spent_s / ended, False
         return ended, idle
 
     def _settle_operation(self, finished: Finished) -> None:
         call, attempt, ok, value, started, duration_s = finished
-        # A lambda or partial may have made a coroutine: a lane awaits it, on the loop.
-        if ok and hasattr(type(value), "__await__"):
-            self._run.ready.append(Pulled(call, attempt, value, started))
-            self._run.arm_growth()
+        run = self._run
+        if not ok:
+            run.conclude(call, attempt, ok, value, started=started, duration_s=duration_s)
+        elif hasattr(value.__class__, "__await__"):
+            # A lambda or partial may have made a coroutine: a lane awaits it, on the loop.
+            run.ready.append(Pulled(call, attempt, value, started))
+            run.arm_growth()
+        elif run.values is not None:
+            run.values[call[0]] = value
         else:
-            self._run.conclude(call, attempt, ok, value, started=started, duration_s=duration_s)
+            run.record(call[0], True, value, attempt, started, duration_s)
 
     def _refill(self, idle: int) -> None:
-        run = self._run
-        wanted = max(self._look_ahead, idle)
-        while len(self._pending) < wanted and not run.ready and not run.must_yield():
-            pulled = run.pull()
-            if pulled is None:
-                return
-            if runs_on_loop(pulled[1]):
-                run.ready.append(Pulled(pulled, 1))
-                run.arm_growth()
-            else:
-                self._add(pulled, 1)
+        run, append = self._run, self._pending.append
+        room = max(self._look_ahead, idle) - len(self._pending)
+        if room <= 0 or run.ready or run.exhausted or run.stopped or run.must_yield():
+            return
+        sync_fn: object = None
+        pulled = 0
+        try:
+            for call in islice(run.calls, room):
+                pulled += 1
+                if call[1] is not sync_fn and runs_on_loop(call[1]):
+                    run.ready.append(Pulled(call, 1))
+                    run.arm_growth()
+                    return
+                sync_fn = call[1]
+                append((call, 1))
+                # While there are threads, the sweep comes back after the shortest timeout.
+                if (timeout_s := call[4]) is not None and timeout_s < self._shortest_timeout_s:
+                    self._guard(timeout_s)
+        except Exception as exc:  # noqa: BLE001 - the iterator is the caller's: its error ends the run
+            run.fail(exc)
+        else:
+            run.exhausted = pulled < room
 
     @property
     def _look_ahead(self) -> int:

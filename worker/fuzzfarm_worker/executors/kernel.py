@@ -15,7 +15,7 @@ import asyncio
 import weakref
 from dataclasses import dataclass
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fuzzfarm_worker.executors.alarm import Alarm
 from fuzzfarm_worker.executors.calls import Call, Record
@@ -64,9 +64,16 @@ class Kernel:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._runs: set[Run] = set()
         self._abandoned_tasks: set[asyncio.Task[None]] = set()
+        self._idle_watchers: list[asyncio.Future[None]] = []
         weakref.finalize(self, self.pool.close)
 
-    async def run(self, calls: Iterator[Call], record: Record) -> None:
+    async def run(
+        self,
+        calls: Iterator[Call],
+        record: Record,
+        *,
+        values: list[Any] | None = None,
+    ) -> None:
         """Run every call of a lazy, possibly endless iterator, and record each outcome once.
 
         A call is pulled when it can start; of sync functions that turned out short up to about
@@ -84,15 +91,24 @@ class Kernel:
 
         Cancellation cancels the running coroutines and waits for them (at most 2 s each),
         leaves running threads behind, and records nothing more.
-        """
-        await self.open(calls, record).completed()
 
-    def open(self, calls: Iterator[Call], record: Record) -> Run:
+        With `values`, an operation that succeeds is not recorded, but its value stored there by
+        its index.
+        """
+        await self.open(calls, record, values=values).completed()
+
+    def open(
+        self,
+        calls: Iterator[Call],
+        record: Record,
+        *,
+        lasting: bool = False,
+        values: list[Any] | None = None,
+    ) -> Run:
         """Start a run; the caller has to await its `completed()`."""
         self._adopt(asyncio.get_running_loop())
-        run = Run(self, calls, record)
+        run = Run(self, calls, record, lasting=lasting, values=values)
         self._runs.add(run)
-        self.slots.claimants += 1
         run.grow()
         run.settle()
         if run.queued:
@@ -114,6 +130,14 @@ class Kernel:
         self._adopt(asyncio.get_running_loop())
         await self.slots.wait_free(asyncio.get_running_loop())
 
+    async def wait_idle(self) -> None:
+        """Return once no run is open."""
+        self._adopt(asyncio.get_running_loop())
+        while self._runs:
+            watcher: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._idle_watchers.append(watcher)
+            await watcher
+
     def stats(self) -> KernelStats:
         """What the kernel does now, and what it had to leave behind."""
         return KernelStats(
@@ -134,12 +158,14 @@ class Kernel:
             run.fail(asyncio.CancelledError())
 
     def forget(self, run: Run) -> None:
-        """A run is over, or being stopped: its share goes to the others."""
-        if run in self._runs:
-            self._runs.discard(run)
-            self.slots.leave(run)
-        if not self._runs:
+        """A run is over, and nothing of it is left."""
+        self._runs.discard(run)
+        if not self._runs and run.loop is self._loop:
             self.alarm.clear()
+            for watcher in self._idle_watchers:
+                if not watcher.done():
+                    watcher.set_result(None)
+            self._idle_watchers.clear()
 
     def keep_abandoned(self, task: asyncio.Task[None]) -> None:
         """Hold a task that ignores its cancellation until it ends: the loop itself would not."""

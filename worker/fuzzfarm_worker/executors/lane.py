@@ -55,9 +55,10 @@ class Lane:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - for the type checkers: a coroutine runs in a task
         run, cancelling, record = self.run, task.cancelling, self.run.record
+        values = run.values
         turns, alarm, ready, calls = run.kernel.turns, run.kernel.alarm, run.ready, run.calls
         context = copy_context()
-        await self._resume()
+        now = await self._resume()
         async_fn: object = None
         while True:
             awaitable: Any = None
@@ -68,7 +69,7 @@ class Lane:
                 if following is None:
                     run.exhausted = True
                     return
-                call, attempt = following, 1
+                call, attempt, started = following, 1, 0.0
             index, fn, args, kwargs, timeout_s, _, _ = call
             if fn is not async_fn and awaitable is None:
                 if not runs_on_loop(fn):
@@ -79,7 +80,9 @@ class Lane:
             self.call = call
             self.attempt = attempt
             if awaitable is None:
-                started = monotonic()
+                # In a batch at hand the end of the last operation is the start of this one:
+                # reading the clock costs a tenth of an operation.
+                started = now if values is not None else monotonic()
             self.started = started
             if timeout_s is None:
                 self.deadline = inf
@@ -101,16 +104,21 @@ class Lane:
             except BaseException as exc:  # noqa: BLE001 - SystemExit and CancelledError are the operation's error too
                 ok, value = False, exc
             now = monotonic()
-            if ok and not cancelling():
+            if not ok or cancelling():
+                if not self._conclude(call, ok, value, now) or cancelling():
+                    return
+            elif values is not None:
+                values[index] = value
+            else:
                 record(index, True, value, attempt, started, now - started)
-            elif not self._conclude(call, ok, value, now):
-                return
             value = None  # a lane that waits keeps no result alive
             # Comparing contexts is cheap while nothing changed: both hold the same map.
-            if copy_context() != context or cancelling():
+            if copy_context() != context:
                 return
-            if now >= turns.until and not await self._look_up(now):
-                return
+            if now >= turns.until:
+                if not await self._look_up(now):
+                    return
+                now = monotonic()
 
     async def _look_up(self, now: float) -> bool:
         """Between two operations: give up the slot (False) or the turn, when it is time."""
@@ -124,12 +132,15 @@ class Lane:
         await self._resume()
         return True
 
-    async def _resume(self) -> None:
-        if monotonic() >= (turns := self.run.kernel.turns).until:
+    async def _resume(self) -> float:
+        now = monotonic()
+        if now >= (turns := self.run.kernel.turns).until:
             await turns.next()
+            now = monotonic()
         self.idle = False
         self.run.idle -= 1
         self.run.arm_growth()
+        return now
 
     def _hand_over(self, call: Call, attempt: int) -> bool:
         """Give a sync operation to the crew; False when this lane has to end."""
@@ -158,6 +169,8 @@ class Lane:
         """Cancel the operation if its deadline has passed; return the lane's next deadline."""
         if self.deadline > now or self.task is None or self.call is None:
             return self.deadline
+        if self.state is State.STOPPED:
+            return inf
         self.task.cancel()
         if self.state is State.WORKING:
             self.state = State.EXPIRED
@@ -167,6 +180,10 @@ class Lane:
         error = _timeout_error(self.call, None)
         self.run.conclude(self.call, self.attempt, False, error, started=self.started, duration_s=now - self.started)
         return inf
+
+    def cancel(self) -> bool:
+        """Cancel the operation that runs, for its own sake."""
+        return self.task is not None and self.task.cancel()
 
     def stop(self) -> None:
         """Cancel the lane with its operation; nothing of it is recorded any more."""

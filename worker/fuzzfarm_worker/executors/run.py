@@ -11,7 +11,7 @@ from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from fuzzfarm_worker.executors.calls import Call, Pulled, Record, backoff_s, may_retry
+from fuzzfarm_worker.executors.calls import Call, Pulled, Record, Retry, backoff_s, failures_before, may_retry
 from fuzzfarm_worker.executors.crew import Crew, close_awaitable
 from fuzzfarm_worker.executors.lane import CANCEL_GRACE_S, Lane, State
 
@@ -30,18 +30,33 @@ MAX_DELAYED_PER_SLOT = 16
 
 
 class Run:
-    """The calls of one iterator on their way to one record function."""
+    """The calls of one iterator on their way to one record function.
 
-    def __init__(self, kernel: Kernel, calls: Iterator[Call], record: Record) -> None:
+    With `values`, those of operations that succeed are put there by their index instead of
+    being recorded, which saves a call per operation.
+    A lasting run does not end with its iterator, but goes on at the next `wake()`.
+    """
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        calls: Iterator[Call],
+        record: Record,
+        *,
+        lasting: bool = False,
+        values: list[Any] | None = None,
+    ) -> None:
         self.kernel = kernel
         self.loop = asyncio.get_running_loop()
         self.context = copy_context()
         self.calls = calls
         self.record = record
+        self.values = values
         self.lanes: set[Lane] = set()
         self.idle = 0
         self.held = 0
         self.queued = False
+        self.lasting = lasting
         self.exhausted = False
         self.stopped = False
         self.ready: deque[Pulled] = deque()
@@ -69,7 +84,10 @@ class Run:
             await self.finished
         finally:
             self.stop()
-            await self._drain()
+            try:
+                await self._drain()
+            finally:
+                self.kernel.forget(self)
 
     async def _drain(self) -> None:
         deadline = monotonic() + CANCEL_GRACE_S
@@ -90,6 +108,33 @@ class Run:
         """Look again at an iterator that had ended: it has more."""
         self.exhausted = False
         self.arm_growth()
+
+    def cancel(self, index: Any) -> bool:
+        """Cancel one operation; it is recorded with a CancelledError, unless it ignores that.
+
+        False if it runs in a thread, which cannot be cancelled, or is unknown.
+        """
+        for lane in self.lanes:
+            if not lane.idle and lane.call is not None and lane.call[0] is index:
+                return lane.cancel()
+        for entry in self._delayed:
+            if entry[2].call[0] is index:
+                self._delayed.remove(entry)
+                heapq.heapify(self._delayed)
+                self._record_cancelled(entry[2])
+                return True
+        for position, pulled in enumerate(self.ready):
+            if pulled.call[0] is index:
+                del self.ready[position]
+                close_awaitable(pulled.awaitable)
+                self._record_cancelled(pulled)
+                return True
+        return False
+
+    def _record_cancelled(self, pulled: Pulled) -> None:
+        error = asyncio.CancelledError()
+        self.conclude(pulled.call, pulled.attempt, False, error, started=monotonic(), duration_s=0.0)
+        self.settle()
 
     def pull(self) -> Call | None:
         """The next call, or None at the end of the iterator or after it failed."""
@@ -112,10 +157,17 @@ class Run:
         if self.stopped:
             return
         if not ok and may_retry(call, attempt, value):
-            self._retry_later(Pulled(call, attempt + 1), monotonic() + backoff_s(call[6], attempt))
+            retry = Retry.after(attempt, value)
+            self._retry_later(Pulled(call, retry), monotonic() + backoff_s(call[6], attempt))
             return
+        if not ok:
+            for failure in failures_before(attempt):
+                value.add_note(failure)
         try:
-            self.record(call[0], ok, value, attempt, started, duration_s)
+            if ok and self.values is not None:
+                self.values[call[0]] = value
+            else:
+                self.record(call[0], ok, value, attempt, started, duration_s)
         except Exception as exc:  # noqa: BLE001 - the caller's record function: its error ends the run
             self.fail(exc)
 
@@ -158,7 +210,7 @@ class Run:
         elif self.held == 0 and not self.lanes:
             if self._emptied is not None and not self._emptied.done():
                 self._emptied.set_result(None)
-            if not self._delayed and not self.finished.done():
+            if not self._delayed and not self.lasting and not self.finished.done():
                 self.finished.set_result(None)
 
     def fail(self, error: BaseException) -> None:
@@ -172,6 +224,8 @@ class Run:
         if self.stopped:
             return
         self.stopped = True
+        if not self.finished.done():
+            self.finished.set_result(None)
         for pulled in self.ready:
             close_awaitable(pulled.awaitable)
         self.ready.clear()
@@ -181,7 +235,8 @@ class Run:
         for lane in list(self.lanes):
             lane.stop()
         self.crew.stop()
-        self.kernel.forget(self)
+        self.kernel.slots.leave(self)
+        self.settle()
 
     def expire(self, now: float) -> float:
         """Time out what is late; return the next deadline."""

@@ -30,7 +30,7 @@ class Slots:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.held = 0
-        self.claimants = 0
+        self._claimants = 0
         self.hungry: deque[Claimant] = deque()
         self._greedy: deque[Claimant] = deque()
         self._watchers: list[Future[None]] = []
@@ -42,6 +42,8 @@ class Slots:
 
     def take(self, claimant: Claimant) -> bool:
         """Take a slot, or queue for one and return False."""
+        if claimant.held == 0 and not claimant.queued:
+            self._claimants += 1
         if self.held < self.limit:
             self.held += 1
             claimant.held += 1
@@ -55,9 +57,11 @@ class Slots:
         """Give a slot back and offer it to whoever is next."""
         self.held -= 1
         claimant.held -= 1
+        if claimant.held == 0 and not claimant.queued:
+            self._claimants -= 1
         while self.held < self.limit and (self.hungry or self._greedy):
-            following = self.hungry.popleft() if self.hungry else self._greedy.popleft()
-            following.queued = False
+            following = self.hungry[0] if self.hungry else self._greedy[0]
+            self._unqueue(following)
             following.offered()
         if self.held < self.limit:
             self._tell_watchers()
@@ -67,13 +71,17 @@ class Slots:
         return bool(self.hungry) and claimant.held > self._share
 
     def leave(self, claimant: Claimant) -> None:
-        """Forget a claimant that wants nothing any more."""
-        self.claimants -= 1
+        """Forget a claimant that wants no further slot."""
         if claimant.queued:
-            claimant.queued = False
-            for queue in (self.hungry, self._greedy):
-                if claimant in queue:
-                    queue.remove(claimant)
+            self._unqueue(claimant)
+
+    def _unqueue(self, claimant: Claimant) -> None:
+        claimant.queued = False
+        if claimant.held == 0:
+            self._claimants -= 1
+        for queue in (self.hungry, self._greedy):
+            if claimant in queue:
+                queue.remove(claimant)
 
     async def wait_free(self, loop: AbstractEventLoop) -> None:
         """Return once a slot is free that no run of this kernel is waiting for."""
@@ -90,4 +98,4 @@ class Slots:
 
     @property
     def _share(self) -> int:
-        return self.limit // max(1, self.claimants)
+        return self.limit // max(1, self._claimants)

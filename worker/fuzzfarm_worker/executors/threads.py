@@ -19,6 +19,7 @@ class Session(Protocol):
 
     def drain(self, thread: WorkThread) -> bool:
         """Run operations until none is left; False when the thread was abandoned meanwhile."""
+        ...
 
 
 class WorkThread:
@@ -60,7 +61,6 @@ class ThreadPool:
 
     def hire(self, session: Session) -> WorkThread:
         """Start a session in an idle or a new thread."""
-        self._closed = False
         thread = self._idle.pop() if self._idle else WorkThread(self.abandoned)
         thread.inbox.put(session)
         return thread

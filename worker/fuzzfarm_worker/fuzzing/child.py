@@ -51,7 +51,7 @@ class Child:
         try:
             self._subject = subject.load(request["target"], request["strategy"])
         except TargetError as exc:
-            return ["unusable", exc.target, str(exc)]
+            return ["unusable", exc.target, " ".join(str(exc).split())]
         generation.pin_constants()
         return ["ready", platform.python_version(), generation.hypothesis_version]
 

@@ -115,7 +115,7 @@ def _line(target: str, module: ModuleType, root: str | None) -> Line:
     try:
         subject = load(target, None)
     except TargetError as exc:
-        return {"skipped": target, "reason": str(exc)}
+        return {"skipped": target, "reason": " ".join(str(exc).split())}
     kind = "hypothesis" if subject.from_test else "function"
     return {"target": target, "kind": kind, "file": getattr(module, "__file__", None), "root": root}
 

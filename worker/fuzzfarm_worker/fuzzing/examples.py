@@ -94,6 +94,7 @@ class Examples:
                 cells[Cell.INDEX] = index
                 self._run_one(index)
                 cells[Cell.NEXT] = index + 1
+            self._sender.send(["finished"])
             self._shrink(set(shrunk))
         cells[Cell.STARTED] = 0
 
@@ -210,6 +211,7 @@ class Examples:
 
     def _shrink_one(self, failure: dict[str, Any]) -> None:
         mark, identifier = failure["signature"], failure["id"]
+        self._sender.send(["shrinking", identifier])
         choices = self._generator.shrink(
             failure["choices"],
             self._subject.call_drawn,

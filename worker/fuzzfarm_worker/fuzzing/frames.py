@@ -21,12 +21,13 @@ READ_BYTES = 262_144
 
 def pack(message: Any) -> bytes:
     """Return the frame of a message."""
-    return msgpack.packb(message)  # type: ignore[no-any-return]
+    # Paths and messages of targets may hold lone surrogates, which strict UTF-8 cannot carry.
+    return msgpack.packb(message, unicode_errors="surrogatepass")  # type: ignore[no-any-return]
 
 
 def unpacker() -> msgpack.Unpacker:
     """Return a decoder with our bounds."""
-    return msgpack.Unpacker(max_buffer_size=MAX_FRAME_BYTES, strict_map_key=False)
+    return msgpack.Unpacker(max_buffer_size=MAX_FRAME_BYTES, strict_map_key=False, unicode_errors="surrogatepass")
 
 
 class Channel:
@@ -59,8 +60,11 @@ class Channel:
             if not received:
                 self._end()
                 break
-            self._unpacker.feed(received)
-            self._messages.extend(self._unpacker)
+            try:
+                self._unpacker.feed(received)
+                self._messages.extend(self._unpacker)
+            except (ValueError, msgpack.UnpackException):
+                self._end()  # the target wrote to our socket: nothing more of this child can be believed
         if self._messages:
             self._woken.set()
 

@@ -50,7 +50,9 @@ __all__ = [
     "hypothesis_version",
     "inner_test",
     "is_hypothesis_test",
+    "is_state_machine",
     "pin_constants",
+    "raise_if_invalid",
     "size",
     "test_settings",
 ]
@@ -104,6 +106,21 @@ def pin_constants() -> None:
 def is_hypothesis_test(function: object) -> bool:
     """Return whether `@given` made this function."""
     return getattr(function, "is_hypothesis_test", False) is True
+
+
+def is_state_machine(test: object) -> bool:
+    """Return whether a Hypothesis test runs a `RuleBasedStateMachine`: such a test wraps no function."""
+    return not hasattr(test, "hypothesis")
+
+
+def raise_if_invalid(test: Any) -> None:
+    """Raise what a test raises that `@given` could not be applied to, such as an argument that it does not have.
+
+    Raises:
+        HypothesisException: with the reason.
+    """
+    if not hasattr(test, "_hypothesis_internal_use_settings"):
+        test()
 
 
 def inner_test(test: Any) -> Callable[..., Any]:
@@ -170,6 +187,10 @@ class Generator:
         self._settings = settings(in_settings, deadline=None, database=None, verbosity=Verbosity.normal)
         self._random = Random(0)  # reseeded for each example, which costs half of making one
         self._rejections: tuple[type[BaseException], ...] = (StopTest, UnsatisfiedAssumption, *_skips())
+
+    def empty(self) -> str | None:
+        """Return the name of a parameter whose strategy has no values, or None."""
+        return next((name for name, strategy in self._strategies.items() if strategy.is_empty), None)
 
     def at(self, seed: int, index: int) -> ConjectureData:
         """Return the undrawn example of an address."""

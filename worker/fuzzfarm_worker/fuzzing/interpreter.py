@@ -244,8 +244,13 @@ def raise_if_broken(message: Any) -> Any:
 
 
 def child_environment() -> dict[str, str]:
-    """Return the environment of children: ours without what belongs to the farm, and with one hash seed for all."""
+    """Return the environment of children: ours without what belongs to the farm, and with one hash seed for all.
+
+    Hypothesis keeps its tables of characters in the user's cache, not in a folder of whatever directory we run in.
+    """
     kept = {name: value for name, value in os.environ.items() if not name.startswith("FUZZFARM_")}
+    cache = kept.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    kept.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", f"{cache}/fuzzfarm/hypothesis")
     return {**kept, "PYTHONHASHSEED": "0"}
 
 

@@ -74,6 +74,9 @@ class Shard:
     _idle_since: float = 0.0
     _told: int = -1
     _told_at: float = field(default_factory=time.monotonic)
+    _running_since: float | None = None
+    _ran_s: float = 0.0
+    _shrinking: str = ""
     _base: tuple[int, int] = (0, 0)
     _invalid: int = 0
     _distinct: int = 0
@@ -95,7 +98,7 @@ class Shard:
         if self.deadline_s is not None and not self._deadline_ns:
             self._deadline_ns = time.monotonic_ns() + int(self.deadline_s * NS)
         self._base = (0, 0)
-        self._idle_since = time.monotonic()
+        self._idle_since = self._running_since = time.monotonic()
         child.begin(
             seed=self.operation.seed,
             start=self.next_index,
@@ -120,9 +123,11 @@ class Shard:
         while (message := child.channel.pop()) is not None:
             if raise_if_broken(message)[0] == "done":
                 self._count(child)
+                self._pause()
                 return State.DONE
             self._take_in(message, child)
         if dead:
+            self._pause()
             return State.DEAD
         return State.HUNG if self._hangs(child) else State.RUNNING
 
@@ -140,6 +145,10 @@ class Shard:
                 self._add(self.finding(failure, child, count))
             case ["again", str(identifier)]:
                 self._again(identifier)
+            case ["finished"]:
+                self._pause()
+            case ["shrinking", str(identifier)]:
+                self._shrinking = identifier
             case ["shrunk", str(identifier)]:
                 self.shrunk.add(identifier)
             case _:
@@ -159,7 +168,7 @@ class Shard:
             RuntimeError: when children keep dying while they run no example.
         """
         if death.index == SHRINKING:
-            self.shrunk.update(self._known)  # making it smaller kills: what we have is kept as it is
+            self.shrunk.add(self._shrinking)  # making it smaller kills: what we have is kept as it is
             return False
         if death.index is None:
             self._idle_deaths += 1
@@ -209,6 +218,12 @@ class Shard:
         self._findings[finding.id] = finding if known is None else combine(known, finding)
         self._known[finding.id] = self._findings[finding.id]
 
+    def _pause(self) -> None:
+        """Stop counting seconds: no example runs until `begin`."""
+        if self._running_since is not None:
+            self._ran_s += time.monotonic() - self._running_since
+            self._running_since = None
+
     def _again(self, identifier: str) -> None:
         now = self.clock()
         self._add(replace(self._known[identifier], count=1, first_seen=now, last_seen=now))
@@ -219,8 +234,11 @@ class Shard:
 
     def take(self) -> ShardProgress:
         """Return what happened since the last time, and start anew."""
-        now = time.monotonic()
-        examples, duration_s = self.next_index - self._told, now - self._told_at
+        self._told_at = time.monotonic()
+        if self._running_since is not None:
+            self._ran_s += self._told_at - self._running_since
+            self._running_since = self._told_at
+        examples, duration_s = self.next_index - self._told, self._ran_s
         result = FuzzResult(
             examples=examples,
             distinct_examples=self._distinct,
@@ -230,7 +248,8 @@ class Shard:
             seed=self.operation.seed,
             findings=list(self._findings.values()),
         )
-        self._told, self._told_at = self.next_index, now
+        self._told = self.next_index
         self._invalid = self._distinct = 0
+        self._ran_s = 0.0
         self._findings = {}
         return ShardProgress(self.next_index, result)

@@ -26,11 +26,16 @@ from fuzzfarm_worker.fuzzing.generation import (
     given_strategies,
     inner_test,
     is_hypothesis_test,
+    is_state_machine,
+    raise_if_invalid,
     test_settings,
 )
 
 VALUE = "value"
 """Name of what a named strategy draws: all arguments at once."""
+
+TRIES = 5
+"""Examples that must all raise while they are drawn before a strategy counts as broken."""
 
 Bound = tuple[list[Any], dict[str, Any]]
 
@@ -110,7 +115,7 @@ def load(target: str, strategy: str | None) -> Subject:
             subject = _named(target, function, instance, strategy)
         else:
             subject = _hinted(target, function, instance)
-        _try_once(subject)
+        _try_some(subject)
     except HypothesisException as exc:
         raise TargetError(
             target, f"no examples can be generated for {target!r}: {exc}; repair its strategy or its type hints"
@@ -171,6 +176,11 @@ def _required(target: str, function: Callable[..., Any], instance: object) -> li
 def _given(target: str, test: Callable[..., Any], instance: object, strategy: str | None) -> Subject:
     if strategy is not None:
         raise TargetError(target, f"{target!r} is a Hypothesis test with strategies of its own: leave strategy out")
+    if is_state_machine(test):
+        raise TargetError(
+            target, f"{target!r} is a state machine, which is not supported yet: fuzz a test made with @given"
+        )
+    raise_if_invalid(test)
     if missing := [p.name for p in _required(target, test, instance)]:
         raise TargetError(
             target,
@@ -261,13 +271,38 @@ def _spread(arguments: dict[str, Any]) -> Bound:
     return (list(value), {}) if isinstance(value, list | tuple) else ([value], {})
 
 
-def _try_once(subject: Subject) -> None:
-    """Draw one example and drop it, so that a strategy that cannot work is named before anything runs."""
+def _try_some(subject: Subject) -> None:
+    """Draw some examples and drop them, so that a strategy that cannot work is named before anything runs.
+
+    Raises:
+        TargetError: when a strategy is empty, or drawing always raises.
+    """
+    error: Exception | None = None
+    for index in range(TRIES):
+        error = _drawing_error(subject, index)
+        if error is None:
+            return
+    raise TargetError(
+        subject.target,
+        f"generating inputs for {subject.target!r} always raises {type(error).__name__}: {error}; "
+        "repair its type hints or strategy",
+    ) from error
+
+
+def _drawing_error(subject: Subject, index: int) -> Exception | None:
+    """Return what drawing an example raises; one that does not always raise becomes a finding when it runs."""
     try:
-        subject.generator.run(subject.generator.at(0, 0), lambda _drawn: None)
+        _refuse_empty(subject)
+        subject.generator.run(subject.generator.at(0, index), lambda _drawn: None)
     except Invalid:
-        return
-    except HypothesisException:
+        return None
+    except (HypothesisException, TargetError):
         raise
-    except Exception:  # noqa: BLE001  # code of the user inside a strategy; it becomes a finding when it runs
-        return
+    except Exception as exc:  # noqa: BLE001  # code of the user, inside a strategy
+        return exc
+    return None
+
+
+def _refuse_empty(subject: Subject) -> None:
+    if name := subject.generator.empty():
+        raise TargetError(subject.target, f"the strategy for {name!r} of {subject.target!r} is empty: widen it")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from io import BytesIO
 from typing import TYPE_CHECKING, BinaryIO
 
 if TYPE_CHECKING:
@@ -10,6 +11,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _UTF8_MAX_BYTES = 4
+# First bytes that can begin a character of several bytes (RFC 3629).
+_MIN_LEAD, _MAX_LEAD = 0xC2, 0xF4
 
 
 class Capture:
@@ -31,17 +34,17 @@ class Capture:
         on_data: Callable[[memoryview], None] | None = None,
     ) -> None:
         self.total_bytes = 0
-        self._head = bytearray()
+        self._head = BytesIO()  # hands out its buffer without a copy, unlike a bytearray
         self._tail = bytearray()
         self._tail_limit = min(tail_bytes, limit_bytes)
-        self._head_limit = limit_bytes - self._tail_limit
+        self._room = limit_bytes - self._tail_limit
         self._spill: BinaryIO | None = spill.open("wb") if spill is not None else None
         self._on_data = on_data
 
     @property
     def kept_bytes(self) -> int:
         """How many bytes :meth:`value` has."""
-        return len(self._head) + min(len(self._tail), self._tail_limit)
+        return self._head.tell() + min(len(self._tail), self._tail_limit)
 
     @property
     def truncated(self) -> bool:
@@ -51,12 +54,7 @@ class Capture:
     @property
     def counts_only(self) -> bool:
         """Nothing looks at further bytes, so they need not be copied out of the kernel."""
-        return (
-            len(self._head) >= self._head_limit
-            and not self._tail_limit
-            and self._spill is None
-            and self._on_data is None
-        )
+        return self._room <= 0 and not self._tail_limit and self._spill is None and self._on_data is None
 
     def feed(self, data: memoryview) -> None:
         """Take the next bytes of the stream."""
@@ -65,11 +63,11 @@ class Capture:
             self._spill.write(data)
         if self._on_data is not None:
             self._on_data(data)
-        room = self._head_limit - len(self._head)
+        room = self._room
         if room > 0:
-            self._head += data[:room]
+            self._room -= self._head.write(data[:room])
         if self._tail_limit and len(data) > room:
-            self._keep_tail(data[max(room, 0) :])
+            self._keep_tail(data[room:])
 
     def skip(self, count: int) -> None:
         """Count bytes that were thrown away unseen."""
@@ -83,9 +81,8 @@ class Capture:
 
     def value(self) -> bytes:
         """The kept bytes, beginning and end joined."""
-        if not self._tail:
-            return bytes(self._head)
-        return bytes(self._head) + bytes(self._tail[-self._tail_limit :])
+        head = self._head.getvalue()
+        return head + bytes(self._tail[-self._tail_limit :]) if self._tail else head
 
     def close(self) -> None:
         """The stream has ended."""
@@ -107,7 +104,7 @@ def whole_characters(data: bytes) -> int:
         with contextlib.suppress(UnicodeDecodeError):
             data[-back:].decode("utf-8")
             return len(data)
-        return len(data) - back if byte >= 0xC0 and back < _sequence_length(byte) else len(data)
+        return len(data) - back if _MIN_LEAD <= byte <= _MAX_LEAD and back < _sequence_length(byte) else len(data)
     return len(data)
 
 

@@ -2,6 +2,7 @@
 
 ProcessError
 |-- ProcessStartError   the program never ran
+|-- UnkillableError     SIGKILL did not end it in time
 `-- GuardianLostError   the helper that owns the children died
 """
 
@@ -24,6 +25,14 @@ class ProcessStartError(ProcessError):
         super().__init__(f"cannot start {command[0] if command else '(empty command)'!r}: {reason}")
         self.command = tuple(command)
         self.reason = reason
+
+
+class UnkillableError(ProcessError):
+    """A process did not end within seconds of SIGKILL: it sleeps uninterruptibly, or belongs to another user."""
+
+    def __init__(self, pid: int) -> None:
+        super().__init__(f"process {pid} is still there after SIGKILL")
+        self.pid = pid
 
 
 class GuardianLostError(ProcessError):

@@ -35,10 +35,8 @@ class ProcessEvent:
 EventCallback = Callable[[ProcessEvent], None]
 
 
-def emit(callback: EventCallback | None, event: ProcessEvent) -> None:
+def emit(callback: EventCallback, event: ProcessEvent) -> None:
     """Tell ``callback``; an error in it is logged, because processes must be watched and stopped all the same."""
-    if callback is None:
-        return
     try:
         callback(event)
     except Exception:  # noqa: BLE001 - see above

@@ -8,6 +8,7 @@ import atexit
 import contextlib
 import itertools
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -19,11 +20,14 @@ from typing import TYPE_CHECKING
 from fuzzfarm_worker.processes import guardian
 from fuzzfarm_worker.processes.errors import GuardianLostError, ProcessStartError
 from fuzzfarm_worker.processes.limits import Limits
+from fuzzfarm_worker.processes.orphans import kill_tagged
 from fuzzfarm_worker.processes.spawner import Exit, SpawnRequest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+#: Tags must stay below 2^63, and leave 32 bits for the number of a leader.
+PREFIX_BITS = 24
 #: How long the interpreter waits at its end for the guardian to kill what is left; it normally takes milliseconds.
 GUARDIAN_EXIT_S = 5.0
 
@@ -35,6 +39,7 @@ class GuardianProcess:
         self._lock = threading.Lock()
         self._control: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
+        self._prefix = 0
         atexit.register(self.stop)
         # A forked copy of the worker must neither use nor keep alive its parent's guardian.
         os.register_at_fork(after_in_child=self._forget)
@@ -52,6 +57,7 @@ class GuardianProcess:
                 self._introduce(theirs)
             except (BrokenPipeError, ConnectionError):
                 self._discard()
+                kill_tagged(self._prefix)
                 self._introduce(theirs)
         ours.setblocking(False)
         return ours
@@ -65,10 +71,11 @@ class GuardianProcess:
 
     def _start(self) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._prefix = secrets.randbits(PREFIX_BITS) | 1
         with theirs:
             # Its own session, so that Ctrl-C in a terminal reaches the worker alone, which then stops in order.
             self._process = subprocess.Popen(
-                [sys.executable, "-I", "-S", guardian.__file__, str(theirs.fileno())],
+                [sys.executable, "-I", "-S", guardian.__file__, str(theirs.fileno()), str(self._prefix)],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -81,6 +88,13 @@ class GuardianProcess:
         """Close the control socket and wait, bounded, until the guardian has killed all that is left."""
         with self._lock:
             self._discard()
+
+    def killed(self) -> None:
+        """Somebody killed the guardian: kill what it leaves behind, by the tags that all of it carries."""
+        with self._lock:
+            if self._process is not None and self._process.poll() is not None:
+                self._discard()
+                kill_tagged(self._prefix)
 
     def _discard(self) -> None:
         if self._control is not None:
@@ -132,7 +146,7 @@ class GuardedSpawner:
         self._starting: dict[int, asyncio.Future[None]] = {}
         self._children: dict[int, GuardedChild] = {}
         self._unsent: deque[tuple[bytes, list[int]]] = deque()
-        self._env: Mapping[str, str] = {}
+        self._env: Mapping[str, str] | Mapping[bytes, bytes] = {}
         self._env_blob = b""
         self._closed = False
         self._loop.add_reader(self._sock, self._receive)
@@ -173,10 +187,12 @@ class GuardedSpawner:
             os.close(body)
 
     def _encoded(self, env: Mapping[str, str]) -> bytes:
-        # Jobs of a batch share one environment: comparing two mappings is a tenth of encoding one.
-        if env != self._env:
-            self._env = dict(env)
-            self._env_blob = b"\0".join(os.fsencode(f"{name}={value}") for name, value in self._env.items())
+        # Jobs of a batch share one environment, and comparing two dicts is a tenth of encoding one. That of the
+        # worker is compared by what is behind it: os.environ itself decodes on every look, a third of a start's cost.
+        plain = os.environ._data if env is os.environ else env  # type: ignore[attr-defined]  # noqa: SLF001
+        if plain != self._env:
+            self._env = dict(plain)
+            self._env_blob = b"\0".join(os.fsencode(f"{name}={value}") for name, value in env.items())
         return self._env_blob
 
     def send(self, op: int, job: int, signum: int) -> None:
@@ -237,6 +253,7 @@ class GuardedSpawner:
     def _lost(self) -> None:
         """The guardian died: its children are gone or killed here, and nobody can know their exit codes."""
         self._release()
+        _GUARDIAN.killed()
         self._fail_all("its guardian ended")
 
     def _fail_all(self, reason: str) -> None:

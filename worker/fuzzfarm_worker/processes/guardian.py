@@ -1,8 +1,8 @@
 """The guardian: a small process that starts, reaps and kills every child of one worker.
 
-It runs as a script (``python -I -S guardian.py FD``), imports only the standard library, and has one thread. It is the
-parent and the subreaper of all children, so whatever a child forks ends up below it, whatever sessions it opens. From
-that follow the guarantees:
+It is one file because it runs as a script (``python -I -S guardian.py FD PREFIX``); it imports only the standard
+library and has one thread. It is the parent and the subreaper of all children, so whatever a child forks ends up below
+it, whatever sessions it opens. From that follow the guarantees:
 
 - It alone reaps, so a pid it signals cannot have been reused.
 - A program's tree lives as long as its leader. When the leader ends, its group is killed before the leader is reaped
@@ -45,6 +45,8 @@ REQUEST = struct.Struct("=BQiII6q")
 REPLY = struct.Struct("=BQiiqqi")
 STAGE_PROGRAM, STAGE_CWD = range(2)
 
+#: How many requests of one channel are served before exits are looked at and replies sent.
+MOST_REQUESTS = 8
 #: A request that does not fit a packet travels in a memfd; well below the default socket buffer of 208 KiB.
 MAX_PACKET_BYTES = 65_536
 #: How long a killed orphan may take to vanish before the exit is reported without it (uninterruptible sleep).
@@ -53,6 +55,9 @@ ORPHAN_WAIT_S = 2.0
 RETRY_S = 0.05
 #: How long the guardian stays to reap once its worker is gone; SIGKILL normally needs milliseconds.
 LAST_REAP_S = 10.0
+
+#: The upper half of a tag names the guardian, the lower half the leader.
+TAG_PREFIX_SHIFT = 32
 
 _PR_SET_CHILD_SUBREAPER = 36
 _RLIMIT_LOCKS = 10
@@ -76,6 +81,10 @@ _SET_AFTER = (
 )
 # Python ignores these two, and an ignored signal would stay ignored in the program.
 _RESET_SIGNALS = (signal.SIGPIPE, signal.SIGXFSZ)
+
+
+# Without MSG_CMSG_CLOEXEC programs would inherit each other's pipes, and readers would never see EOF.
+_RECEIVE_FLAGS = socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT
 
 
 class Order(NamedTuple):
@@ -116,8 +125,7 @@ class Channel:
 
     def receive(self) -> tuple[bytes, list[int]]:
         """One request and its descriptors; empty at the end of the stream."""
-        # MSG_CMSG_CLOEXEC: without it the program would inherit its own pipes a second time and never see EOF.
-        packet, ancillary, _, _ = self.sock.recvmsg(MAX_PACKET_BYTES, 256, socket.MSG_CMSG_CLOEXEC)
+        packet, ancillary, _, _ = self.sock.recvmsg(MAX_PACKET_BYTES, 256, _RECEIVE_FLAGS)
         fds = array.array("i")
         for _, _, data in ancillary:
             fds.frombytes(data)
@@ -144,14 +152,14 @@ class Channel:
 class Guardian:
     """The loop: requests in, exits out, and a sweep for orphans whenever something ended."""
 
-    def __init__(self, control: socket.socket) -> None:
+    def __init__(self, control: socket.socket, prefix: int) -> None:
         self.poll = select.epoll()
         self.channels: dict[int, Channel] = {}
         self.leaders: dict[int, Leader] = {}
         self.pids: dict[tuple[Channel, int], int] = {}
         self.ending: list[Ending] = []
         self.live_tags: set[int] = set()
-        self.next_tag = int.from_bytes(os.urandom(3)) << 32
+        self.next_tag = prefix << TAG_PREFIX_SHIFT
         self.control = control.fileno()
         self.add_channel(control)
         self.wakeup = self._watch_signals()
@@ -175,32 +183,44 @@ class Guardian:
         self.poll.register(sock.fileno(), select.EPOLLIN)
 
     def run(self) -> None:
-        """Serve until the worker is gone; then kill all that is left."""
-        while self.control in self.channels:
-            unfinished = self.ending or any(channel.replies for channel in self.channels.values())
-            timeout = RETRY_S if unfinished else -1
-            for fd, _ in self.poll.poll(timeout):
-                if fd == self.worker:
-                    self.drop_channel(self.channels[self.control])
-                elif fd == self.wakeup:
-                    if signal.SIGTERM in os.read(fd, 4096):
-                        self.drop_channel(self.channels[self.control])
-                elif fd in self.channels:
-                    self.serve(self.channels[fd])
-            self.reap()
-            self.sweep()
-            self.flush()
-        self.kill_everything()
+        """Serve until the worker is gone; then, and after a fault in here too, kill all that is left."""
+        try:
+            while self.control in self.channels:
+                self.turn()
+        finally:
+            self.kill_everything()
+
+    def turn(self) -> None:
+        """Wait for something to happen and deal with it."""
+        unfinished = self.ending or any(channel.replies for channel in self.channels.values())
+        for fd, _ in self.poll.poll(RETRY_S if unfinished else -1):
+            if fd == self.wakeup:
+                if signal.SIGTERM in os.read(fd, 4096):
+                    self.channels.pop(self.control, None)
+            elif fd == self.worker:
+                self.channels.pop(self.control, None)
+            elif fd in self.channels:  # an event before it may have closed it
+                self.serve(self.channels[fd])
+        self.reap()
+        self.sweep()
+        self.flush()
 
     def serve(self, channel: Channel) -> None:
+        """Do what the waiting requests ask; several at a time save the worker wake-ups."""
+        for _ in range(MOST_REQUESTS):
+            try:
+                packet, fds = channel.receive()
+            except BlockingIOError:
+                return
+            except ConnectionError:
+                packet, fds = b"", []
+            if not packet:
+                self.drop_channel(channel)
+                return
+            self.obey(channel, packet, fds)
+
+    def obey(self, channel: Channel, packet: bytes, fds: list[int]) -> None:
         """Do what one request asks."""
-        try:
-            packet, fds = channel.receive()
-        except ConnectionError:
-            packet, fds = b"", []
-        if not packet:
-            self.drop_channel(channel)
-            return
         op, job, signum, argv_size, env_size, *limits = REQUEST.unpack_from(packet)
         if op == SPAWN:
             body = packet[REQUEST.size :] or read_memfd(fds.pop())
@@ -243,14 +263,13 @@ class Guardian:
         channel.replies += REPLY.pack(STARTED, job, pid, 0, 0, 0, 0)
 
     def kill(self, pid: int, signum: int, *, tree: bool) -> None:
-        """Signal the group of an unreaped leader; with ``tree``, its orphans are free to be swept from now on.
-
-        A session leader cannot leave its group, so the group exists until the leader is reaped.
-        """
-        if tree:
-            self.live_tags.discard(self.leaders[pid].tag)
+        """Signal the group of an unreaped leader; with ``tree``, its orphans are free to be swept from now on."""
         with contextlib.suppress(PermissionError):  # all of it is set-uid: reported as survivors
-            os.killpg(pid, signum)
+            if tree:
+                self.live_tags.discard(self.leaders[pid].tag)
+                os.kill(pid, signum)  # it may have moved to another group; an unreaped child always has its pid
+            with contextlib.suppress(ProcessLookupError):  # nobody is left in its group
+                os.killpg(pid, signum)
 
     def reap(self) -> None:
         """Collect everything that ended; leaders end with their groups."""
@@ -331,7 +350,7 @@ class Guardian:
 
 
 def spawn_limited(argv: list[bytes], env: dict[bytes, bytes], order: Order, tag: int) -> int:
-    """Start ``argv`` in its own session with ``limits`` and ``tag`` in force before its first instruction."""
+    """Start ``argv`` in its own group with ``limits`` and ``tag`` in force before its first instruction."""
     before = [
         (kind, value) for kind, value in zip(_SET_BEFORE, order.limits, strict=True) if kind is not None and value >= 0
     ]
@@ -372,12 +391,13 @@ def spawn(argv: list[bytes], env: dict[bytes, bytes], fds: list[int]) -> int:
     Raises:
         OSError: None of them can.
     """
+    # A group and not a session of its own: with sched_autogroup_enabled a session costs 1 ms to start in.
     actions = [(os.POSIX_SPAWN_DUP2, fd, target) for target, fd in enumerate(fds)]
     failure: OSError = FileNotFoundError(errno.ENOENT, "no such program")
     for path in candidates(argv[0], env):
         try:
             return os.posix_spawn(
-                path, argv, env, file_actions=actions, setsid=True, setsigmask=(), setsigdef=_RESET_SIGNALS
+                path, argv, env, file_actions=actions, setpgroup=0, setsigmask=(), setsigdef=_RESET_SIGNALS
             )
         except (FileNotFoundError, NotADirectoryError):
             continue
@@ -410,11 +430,13 @@ def read_memfd(fd: int) -> bytes:
 
 
 def main() -> None:
-    """Serve the worker at the other end of the socket whose number is the only argument."""
+    """Serve the worker at the other end of a socket; the arguments are its number and the prefix of all tags."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
-    Guardian(socket.socket(fileno=int(sys.argv[1]))).run()
+    control = socket.socket(fileno=int(sys.argv[1]))
+    control.set_inheritable(False)  # it was, to come through the exec of this interpreter
+    Guardian(control, int(sys.argv[2])).run()
 
 
 if __name__ == "__main__":

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from fuzzfarm_worker.processes.drain import DrainTools
+from fuzzfarm_worker.processes.backend import Backend, default_backend
 from fuzzfarm_worker.processes.errors import ProcessError
 from fuzzfarm_worker.processes.events import EventCallback, ProcessEvent, ProcessEventKind, emit
-from fuzzfarm_worker.processes.platform import default_spawner
 from fuzzfarm_worker.processes.process import ManagedProcess
 from fuzzfarm_worker.processes.run import CommandRun, OutputCallback, finish_despite_cancellation, stop_tree
 from fuzzfarm_worker.processes.start import start_managed
+from fuzzfarm_worker.processes.stream import OutputStream
 from fuzzfarm_worker.processes.watchdog import ProcessWatchdog
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable
 
     from fuzzfarm_worker.processes.command import CommandResult, CommandSpec
     from fuzzfarm_worker.processes.config import ProcessConfig, WatchdogConfig
-    from fuzzfarm_worker.processes.spawner import Spawner
+    from fuzzfarm_worker.processes.stream import PieceKind
 
 _T = TypeVar("_T")
 
@@ -33,14 +34,14 @@ TIMEOUT_SIGNALS = ("timeout", "force", "interrupt")
 class _Session:
     """What the manager holds for one event loop."""
 
-    def __init__(self, spawner: Spawner) -> None:
+    def __init__(self, backend: Backend) -> None:
         self.loop = asyncio.get_running_loop()
-        self.spawner = spawner
-        self.tools = DrainTools()
+        self.spawner = backend.spawner()
+        self.pipes = backend.pipes()
 
     def close(self) -> None:
         self.spawner.close()
-        self.tools.close()
+        self.pipes.close()
 
 
 class ProcessManager:
@@ -49,7 +50,7 @@ class ProcessManager:
     Args:
         watchdog_config: Thresholds for processes that hang.
         on_event: Told when a process has started, hung, was killed, or finished.
-        spawner: Makes what starts the programs; the platform's best unless given.
+        backend: What starts the programs; the strongest this system has unless given.
     """
 
     def __init__(
@@ -57,11 +58,11 @@ class ProcessManager:
         watchdog_config: WatchdogConfig | None = None,
         *,
         on_event: EventCallback | None = None,
-        spawner: Callable[[], Spawner] = default_spawner,
+        backend: Backend | None = None,
     ) -> None:
         self.watchdog = ProcessWatchdog(watchdog_config, on_event=on_event)
         self._on_event = on_event
-        self._make_spawner = spawner
+        self._backend = backend or default_backend()
         self._session: _Session | None = None
         self._table: dict[int, ManagedProcess] = {}
         self._counts = {"started": 0, "ended": 0, "failed_starts": 0}
@@ -92,22 +93,57 @@ class ProcessManager:
         Raises:
             ProcessStartError: The program could not be started.
             GuardianLostError: The helper process died while the command ran.
+            UnkillableError: The tree survived SIGKILL for 5 s.
             RuntimeError: The manager was shut down.
         """
+        run, process = await self._begin(spec, on_output)
+        return await self._finish(run, process)
+
+    @contextlib.asynccontextmanager
+    async def stream(self, spec: CommandSpec, *, by: PieceKind = "line") -> AsyncIterator[OutputStream]:
+        """Run a command and iterate over its output while it runs.
+
+        Args:
+            spec: The command; ``max_output_bytes`` bounds what the final result keeps, not what is iterated over.
+            by: ``"line"`` or ``"chunk"``, which is whatever one read brought.
+
+        A slow reader slows the command down. Leaving the block early kills the tree. After the last piece, the result
+        is in ``stream.result``. Raises what :meth:`run` raises.
+        """
+        stream = OutputStream(by)
+        run, process = await self._begin(spec, stream.put)
+        task = asyncio.create_task(self._finish(run, process))
+        stream.follow(run, task)
+        try:
+            yield stream
+        finally:
+            task.cancel()
+            await finish_despite_cancellation(asyncio.wait([task]))
+            await self._release(run, process)  # a task that was cancelled before its first step has released nothing
+
+    async def _begin(self, spec: CommandSpec, on_output: OutputCallback | None) -> tuple[CommandRun, ManagedProcess]:
         session = self._open_session()
-        run = CommandRun(spec, session.tools, on_output)
+        run = CommandRun(spec, session.pipes, on_output)
         try:
             child = await self._spawned(run.start(session.spawner))
-            process = self._enter(ManagedProcess(child, command=run.command, name=run.command[0]))
-            try:
-                return await run.finish()
-            except BaseException:
-                await finish_despite_cancellation(stop_tree(child, grace_s=0))
-                raise
-            finally:
-                self._leave(process)
+        except BaseException:
+            run.close()
+            raise
+        return run, self._enter(ManagedProcess(child, command=run.command, name=run.command[0]))
+
+    async def _finish(self, run: CommandRun, process: ManagedProcess) -> CommandResult:
+        try:
+            return await run.finish()
+        finally:
+            await self._release(run, process)
+
+    async def _release(self, run: CommandRun, process: ManagedProcess) -> None:
+        try:
+            if process.returncode is None:
+                await finish_despite_cancellation(stop_tree(process.child, grace_s=0))
         finally:
             run.close()
+            self._leave(process)
 
     async def start_process(self, config: ProcessConfig) -> ManagedProcess:
         """Start a process with pipes for all three streams and watch it.
@@ -123,7 +159,7 @@ class ProcessManager:
         session = self._open_session()
         await self.watchdog.start()
         process = self._enter(
-            await self._spawned(start_managed(session.spawner, session.tools, config, self.watchdog.touch))
+            await self._spawned(start_managed(session.spawner, session.pipes, config, self.watchdog.touch))
         )
         await self.watchdog.register_process(
             process.pid,
@@ -133,7 +169,6 @@ class ProcessManager:
             timeout=float("inf") if config.timeout is None else config.timeout,
             auto_kill=config.auto_kill,
         )
-        emit(self._on_event, ProcessEvent(ProcessEventKind.STARTED, process.pid, process.name))
         return process
 
     async def stop_process(self, pid: int, force: bool = False) -> bool:
@@ -157,7 +192,7 @@ class ProcessManager:
             return True
         process.stop_requested = True
         detail = "killed on request" if force else "stopped on request"
-        emit(self._on_event, ProcessEvent(ProcessEventKind.KILLED, process.pid, process.name, detail))
+        self._emit(ProcessEventKind.KILLED, process, detail)
         try:
             return await stop_tree(process.child, 0 if force else STOP_GRACE_S, process.terminate)
         except asyncio.CancelledError:
@@ -245,6 +280,9 @@ class ProcessManager:
         self._shut_down = True
         try:
             await self.stop_all_processes()
+            await asyncio.gather(
+                *(process.wait() for process in self._table.values() if process.returncode is not None)
+            )
         finally:
             await self.watchdog.stop()
             if self._session is not None:
@@ -258,7 +296,7 @@ class ProcessManager:
         if session is None or session.spawner.closed or session.loop is not asyncio.get_running_loop():
             if session is not None:
                 session.close()
-            session = self._session = _Session(self._make_spawner())
+            session = self._session = _Session(self._backend)
         return session
 
     async def _spawned(self, start: Awaitable[_T]) -> _T:
@@ -274,14 +312,19 @@ class ProcessManager:
         self._table.pop(process.pid, None)
         self._table[process.pid] = process
         process.child.exited.add_done_callback(lambda _: self._note_end(process))
+        self._emit(ProcessEventKind.STARTED, process)
         return process
 
     def _note_end(self, process: ManagedProcess) -> None:
         self._counts["ended"] += 1
         if self._table.get(process.pid) is process:
             self.watchdog.forget(process.pid)
-        event = ProcessEvent(ProcessEventKind.FINISHED, process.pid, process.name, exit_code=process.returncode)
-        emit(self._on_event, event)
+        self._emit(ProcessEventKind.FINISHED, process)
+
+    def _emit(self, kind: ProcessEventKind, process: ManagedProcess, detail: str = "") -> None:
+        if self._on_event is not None:
+            event = ProcessEvent(kind, process.pid, process.name, detail, exit_code=process.returncode)
+            emit(self._on_event, event)
 
     def _leave(self, process: ManagedProcess) -> None:
         if self._table.get(process.pid) is process:

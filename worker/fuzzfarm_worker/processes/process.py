@@ -10,12 +10,13 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from fuzzfarm_worker.processes.errors import GuardianLostError
+from fuzzfarm_worker.processes.platform import FORCE
 from fuzzfarm_worker.processes.spawner import Child, Exit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
-    from fuzzfarm_worker.processes.drain import PipeDrain
+    from fuzzfarm_worker.processes.pipes import Drain
 
 _log = logging.getLogger(__name__)
 
@@ -72,8 +73,7 @@ class ManagedProcess:
         stdin: asyncio.StreamWriter | None = None,
         stdout: OutputReader | None = None,
         stderr: OutputReader | None = None,
-        drains: Sequence[PipeDrain] = (),
-        ask: Callable[[], None] | None = None,
+        drains: Sequence[Drain] = (),
     ) -> None:
         self.command = tuple(command)
         self.name = name
@@ -86,7 +86,6 @@ class ManagedProcess:
         self._ended: float | None = None
         self._child = child
         self._drains = drains
-        self._ask = ask
         child.exited.add_done_callback(self._on_exit)
 
     @property
@@ -112,7 +111,7 @@ class ManagedProcess:
         try:
             return self._child.exited.result()
         except GuardianLostError:
-            return Exit(-signal.SIGKILL, None, None)
+            return Exit(-FORCE, None, None)
 
     @property
     def status(self) -> str:
@@ -140,6 +139,8 @@ class ManagedProcess:
     async def wait(self) -> int:
         """Wait for the end of the tree and return the exit code; cancelling the wait leaves the process running."""
         await asyncio.wait([self._child.exited])
+        for drain in self._drains:
+            await drain.ended()
         return self.exit.returncode
 
     async def communicate(self, input: bytes | None = None) -> tuple[bytes, bytes]:  # noqa: A002 - asyncio's name
@@ -166,10 +167,7 @@ class ManagedProcess:
     def terminate(self) -> None:
         """Ask the group to end."""
         self.stop_requested = self.stop_requested or self.returncode is None
-        if self._ask is not None:
-            self._ask()
-        else:
-            self._child.signal(signal.SIGTERM)
+        self._child.signal(signal.SIGTERM)
 
     def kill(self) -> None:
         """Kill the whole tree, other sessions too."""

@@ -10,18 +10,15 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fuzzfarm_worker.processes.capture import Capture
-from fuzzfarm_worker.processes.command import (
-    CommandResult,
-    CommandSpec,
-    StreamName,
-    checked_command,
-    checked_env,
-)
-from fuzzfarm_worker.processes.drain import DrainTools, PipeDrain
-from fuzzfarm_worker.processes.errors import ProcessStartError
+from fuzzfarm_worker.processes.command import CommandResult, CommandSpec, StreamName, checked_command, checked_env
+from fuzzfarm_worker.processes.errors import ProcessStartError, UnkillableError
 from fuzzfarm_worker.processes.spawner import Child, Exit, Spawner, SpawnRequest
+
+if TYPE_CHECKING:
+    from fuzzfarm_worker.processes.pipes import Drain, Pipes
 
 #: Longest wait for the kernel to finish a SIGKILLed tree; only uninterruptible sleep takes longer than milliseconds.
 KILL_WAIT_S = 5.0
@@ -30,24 +27,36 @@ OutputCallback = Callable[[StreamName, memoryview], None]
 
 
 class CommandRun:
-    """One command from its start to its result. Created by the manager, which owns the spawner and the table."""
+    """One command from its start to its result. Made by the manager, which owns the spawner and the table."""
 
-    def __init__(self, spec: CommandSpec, tools: DrainTools, on_output: OutputCallback | None) -> None:
+    def __init__(self, spec: CommandSpec, pipes: Pipes, on_output: OutputCallback | None) -> None:
         self.spec = spec
         self.command = checked_command(spec.command)
-        self._tools = tools
-        self._captures = tuple(self._capture(name, on_output) for name in ("stdout", "stderr"))
-        self._drains: list[PipeDrain] = []
+        self._pipes = pipes
+        self._on_output = on_output
+        self._failure: Exception | None = None
+        self._captures = (self._capture("stdout"), self._capture("stderr"))
+        self._drains: list[Drain] = []
         self._child: Child | None = None
         self._started_at = 0.0
 
-    def _capture(self, name: StreamName, on_output: OutputCallback | None) -> Capture:
+    def _capture(self, name: StreamName) -> Capture:
         return Capture(
             self.spec.max_output_bytes,
             tail_bytes=self.spec.keep_tail_bytes,
             spill=self.spec.spill_stdout if name == "stdout" else None,
-            on_data=None if on_output is None else lambda data: on_output(name, data),
+            on_data=None if self._on_output is None else lambda data: self._tell(name, data),
         )
+
+    def _tell(self, name: StreamName, data: memoryview) -> None:
+        """Call the caller's callback; its error ends the command and is raised by :meth:`finish`."""
+        if self._on_output is None or self._failure is not None:
+            return
+        try:
+            self._on_output(name, data)
+        except Exception as error:  # noqa: BLE001 - raised by finish()
+            self._failure = error
+            self._kill_if_unwanted()
 
     async def start(self, spawner: Spawner) -> Child:
         """Start the program with both pipes drained from its first moment."""
@@ -55,18 +64,21 @@ class CommandRun:
         cwd = os.fspath(self.spec.cwd) if self.spec.cwd is not None else os.getcwd()
         with contextlib.ExitStack() as child_ends:
             stdin = child_ends.enter_context(self._stdin())
-            stdout, stderr = (self._open_pipe(capture, child_ends) for capture in self._captures)
+            stdout, stderr = [await self._open_pipe(capture, child_ends) for capture in self._captures]
             self._started_at = time.monotonic()
-            self._child = await spawner.spawn(
-                SpawnRequest(self.command, cwd, env, stdin, stdout, stderr, self.spec.limits)
-            )
+            request = SpawnRequest(self.command, cwd, env, stdin, stdout, stderr, self.spec.limits)
+            self._child = await spawner.spawn(request)
+        for drain in self._drains:
+            self._pipes.begin_soon(drain) if self._on_output is None else drain.begin()
+        self._kill_if_unwanted()
         return self._child
 
-    def _open_pipe(self, capture: Capture, child_ends: contextlib.ExitStack) -> int:
-        reader, writer = os.pipe()
+    async def _open_pipe(self, capture: Capture, child_ends: contextlib.ExitStack) -> int:
+        drain, writer = await self._pipes.open_output(
+            capture, self._kill_if_unwanted if self.spec.stop_at_cap else None
+        )
         child_ends.callback(os.close, writer)
-        after_read = self._check_cap if self.spec.stop_at_cap else None
-        self._drains.append(PipeDrain(reader, capture, self._tools, after_read))
+        self._drains.append(drain)
         return writer
 
     @contextlib.contextmanager
@@ -74,7 +86,7 @@ class CommandRun:
         """A descriptor to read from: a file even for bytes, so that nobody has to feed a pipe."""
         source = self.spec.stdin
         if source is None:
-            yield self._tools.null
+            yield self._pipes.null
         elif isinstance(source, Path):
             try:
                 file = source.open("rb")
@@ -88,22 +100,34 @@ class CommandRun:
                 copy.seek(0)
                 yield copy.fileno()
 
-    def _check_cap(self) -> None:
-        if self._child is not None and any(capture.truncated for capture in self._captures):
+    def _kill_if_unwanted(self) -> None:
+        """Kill at the cap, or after an error in ``on_output``; output may come before the start is known."""
+        capped = self.spec.stop_at_cap and any(capture.truncated for capture in self._captures)
+        if self._child is not None and (capped or self._failure is not None):
             self._child.kill_tree()
 
     async def finish(self) -> CommandResult:
-        """Wait for the end, stopping the tree at the timeout or when the caller is cancelled."""
+        """Wait for the end; at the timeout, bring it about.
+
+        Raises:
+            GuardianLostError: The helper process died.
+            UnkillableError: The tree survived SIGKILL.
+            Exception: What ``on_output`` raised.
+        """
         assert self._child is not None  # noqa: S101 - start() came first
         exited = self._child.exited
         done, _ = await asyncio.wait([exited], timeout=self.spec.timeout_s)
-        if not done:
-            await stop_tree(self._child, self.spec.grace_s)
-        return self._result(exited.result(), timed_out=not done)
+        if not done and not await stop_tree(self._child, self.spec.grace_s):
+            raise UnkillableError(self._child.pid)
+        end = exited.result()
+        for drain in self._drains:
+            drain.finish()
+            await drain.ended()
+        if self._failure is not None:
+            raise self._failure
+        return self._result(end, timed_out=not done)
 
     def _result(self, end: Exit, *, timed_out: bool) -> CommandResult:
-        duration_s = time.monotonic() - self._started_at
-        self.close()
         stdout, stderr = self._captures
         return CommandResult(
             exit_code=end.returncode,
@@ -113,16 +137,28 @@ class CommandRun:
             stdout_bytes=stdout.total_bytes,
             stderr_bytes=stderr.total_bytes,
             truncated=stdout.truncated or stderr.truncated,
-            duration_s=duration_s,
+            duration_s=time.monotonic() - self._started_at,
             peak_memory_bytes=end.peak_memory_bytes,
             cpu_time_s=end.cpu_time_s,
             timed_out=timed_out,
         )
 
-    def close(self) -> None:
-        """Take what is left in the pipes and close them."""
+    def pause_output(self) -> None:
+        """Leave output in the pipes until :meth:`resume_output`; a talkative command waits."""
         for drain in self._drains:
-            drain.finish()
+            drain.pause()
+
+    def resume_output(self) -> None:
+        """Read output again."""
+        for drain in self._drains:
+            drain.resume()
+
+    def close(self) -> None:
+        """Release the pipes and files, whatever happened before."""
+        for drain in self._drains:
+            drain.close()
+        for capture in self._captures:
+            capture.close()
 
 
 async def stop_tree(child: Child, grace_s: float, ask: Callable[[], None] | None = None) -> bool:

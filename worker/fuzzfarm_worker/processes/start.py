@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 from typing import TYPE_CHECKING
 
 from fuzzfarm_worker.processes.command import checked_command, checked_env
-from fuzzfarm_worker.processes.drain import DrainTools, PipeDrain
 from fuzzfarm_worker.processes.process import ManagedProcess, OutputReader
 from fuzzfarm_worker.processes.spawner import Spawner, SpawnRequest
 
@@ -16,10 +14,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from fuzzfarm_worker.processes.config import ProcessConfig
+    from fuzzfarm_worker.processes.pipes import Drain, Pipes
 
 
 async def start_managed(
-    spawner: Spawner, tools: DrainTools, config: ProcessConfig, on_activity: Callable[[int], None]
+    spawner: Spawner, pipes: Pipes, config: ProcessConfig, on_activity: Callable[[int], None]
 ) -> ManagedProcess:
     """Start ``config`` and tell ``on_activity`` its pid whenever it writes something.
 
@@ -35,38 +34,24 @@ async def start_managed(
         for pid in pids:
             on_activity(pid)
 
+    readers = (OutputReader(), OutputReader())
+    drains: list[Drain] = []
     with contextlib.ExitStack() as child_ends, contextlib.ExitStack() as undo:
-        stdin_reader, stdin_writer = _pipe(keep=child_ends, theirs=0)
-        stdin = await _stream_writer(stdin_writer)
+        stdin, stdin_end = await pipes.open_input()
+        child_ends.callback(os.close, stdin_end)
         undo.callback(stdin.transport.abort)
-        readers, drains, writers = [], [], []
-        for _ in ("stdout", "stderr"):
-            writer, reader_fd = _pipe(keep=child_ends, theirs=1)
-            reader = OutputReader()
-            drain = PipeDrain(reader_fd, reader, tools, after_read)
+        ends = [stdin_end]
+        for reader in readers:
+            drain, end = await pipes.open_output(reader, after_read)
+            drain.begin()
+            child_ends.callback(os.close, end)
             undo.callback(drain.close)
-            writers.append(writer)
-            readers.append(reader)
+            ends.append(end)
             drains.append(drain)
-        request = SpawnRequest(command, cwd, env, stdin_reader, writers[0], writers[1], config.limits)
-        child = await spawner.spawn(request)
+        stdin_fd, stdout_fd, stderr_fd = ends
+        child = await spawner.spawn(SpawnRequest(command, cwd, env, stdin_fd, stdout_fd, stderr_fd, config.limits))
         undo.pop_all()
     pids.append(child.pid)
     return ManagedProcess(
         child, command=command, name=config.name, stdin=stdin, stdout=readers[0], stderr=readers[1], drains=drains
     )
-
-
-def _pipe(*, keep: contextlib.ExitStack, theirs: int) -> tuple[int, int]:
-    """The child's end, closed by ``keep``, and ours."""
-    ends = os.pipe()
-    keep.callback(os.close, ends[theirs])
-    return ends[theirs], ends[1 - theirs]
-
-
-async def _stream_writer(fd: int) -> asyncio.StreamWriter:
-    loop = asyncio.get_running_loop()
-    # The protocol of a socket stream, because only that one lets wait_closed() work.
-    protocol = asyncio.StreamReaderProtocol(asyncio.StreamReader())
-    transport, _ = await loop.connect_write_pipe(lambda: protocol, os.fdopen(fd, "wb", buffering=0))
-    return asyncio.StreamWriter(transport, protocol, None, loop)

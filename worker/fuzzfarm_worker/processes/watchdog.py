@@ -237,7 +237,8 @@ class ProcessWatchdog:
 
     def _tell(self, watched: _Watched, kind: ProcessEventKind, detail: str) -> None:
         _log.warning("process %d (%s) %s: %s", watched.pid, watched.name, kind, detail)
-        emit(self._on_event, ProcessEvent(kind, watched.pid, watched.name, detail))
+        if self._on_event is not None:
+            emit(self._on_event, ProcessEvent(kind, watched.pid, watched.name, detail))
 
 
 def _age_s(wall: float) -> float:
@@ -264,6 +265,8 @@ def _call_in_thread(callback: ActivityCallback) -> asyncio.Future[float | Awaita
     def settle(settle_with: Callable[[Any], None], value: object) -> None:
         if not answer.done():
             settle_with(value)
+        elif inspect.iscoroutine(value):
+            value.close()  # nobody waits for it any more, since the watchdog stopped
 
     def call() -> None:
         try:

@@ -9,9 +9,11 @@ import threading
 import time
 import unittest
 from dataclasses import dataclass
+from typing import Protocol
 
 from hypothesis import assume, event, example, given, note, settings, target
 from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, rule
 
 
 def passes(number: int) -> None:
@@ -132,6 +134,7 @@ def untyped_one(value) -> None:
 
 numbers = st.integers(0, 1000)
 not_a_strategy = 3
+nothing = st.nothing()
 
 
 @given(st.lists(st.integers()), st.data())
@@ -198,3 +201,36 @@ def sometimes(number: int) -> None:
         raise ValueError("this time")
     with open(marker, "w"):
         pass
+
+
+class Machine(RuleBasedStateMachine):
+    @rule(number=st.integers())
+    def add(self, number: int) -> None:
+        pass
+
+
+TestMachine = Machine.TestCase
+
+
+@given(other=st.integers())
+def test_with_wrong_name(number: int) -> None:
+    pass
+
+
+@given(st.nothing())
+def test_of_nothing(number: int) -> None:
+    pass
+
+
+class Unmakeable(Protocol):
+    def method(self) -> int: ...
+
+
+def takes_a_protocol(value: Unmakeable) -> None:
+    pass
+
+
+def fails_large_and_exits_small(number: int) -> None:
+    if 500 < number < 1500:
+        os._exit(9)
+    assert number < 1500

@@ -155,6 +155,11 @@ def test_a_named_strategy_supplies_the_one_argument() -> None:
         ("fuzzing_subjects:no_hint", None, "has no type hint"),
         ("fuzzing_subjects:nothing_required", None, "nothing to generate"),
         ("fuzzing_subjects:test_with_fixture", None, "needs tmp_path"),
+        ("fuzzing_subjects:TestMachine.runTest", None, "is a state machine"),
+        ("fuzzing_subjects:test_with_wrong_name", None, "no examples can be generated.*other"),
+        ("fuzzing_subjects:test_of_nothing", None, "empty strategy"),
+        ("fuzzing_subjects:untyped_one", "fuzzing_subjects:nothing", "is empty"),
+        ("fuzzing_subjects:takes_a_protocol", None, "type hints"),
         ("fuzzing_subjects:untyped_one", "fuzzing_subjects:not_a_strategy", "name a Hypothesis strategy"),
         ("fuzzing_subjects:untyped_one", "fuzzing_subjects:missing", "has no 'missing'"),
         ("fuzzing_subjects:test_with_everything", "fuzzing_subjects:pairs", "leave strategy out"),
@@ -318,3 +323,11 @@ def test_shards_of_two_targets_run_side_by_side() -> None:
 def test_a_pool_needs_room_for_a_child() -> None:
     with pytest.raises(ValueError, match="at least 1"):
         FuzzChildren(0)
+
+
+def test_a_child_that_dies_while_it_makes_a_failure_smaller_loses_nothing() -> None:
+    result = run(operation("fails_large_and_exits_small"), 0, 60)
+    assert result.examples == 60
+    findings = {finding.type: finding for finding in result.findings}
+    assert findings["AssertionError"].count > 5
+    assert findings["AssertionError"].index is not None

@@ -1,0 +1,70 @@
+"""What is kept of a stream, to the byte."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fuzzfarm_worker.processes.capture import Capture, decode_text, whole_characters
+
+
+@given(st.lists(st.binary(max_size=50), max_size=20), st.integers(0, 200), st.integers(0, 200))
+def test_head_and_tail_are_exact_however_the_stream_is_cut(pieces, limit, tail):
+    capture = Capture(limit, tail_bytes=tail)
+    for piece in pieces:
+        capture.feed(memoryview(piece))
+    whole = b"".join(pieces)
+    kept_tail = min(tail, limit)
+    head = whole[: limit - kept_tail]
+    rest = whole[len(head) :]
+    assert capture.value() == head + (rest[-kept_tail:] if kept_tail else b"")
+    assert capture.total_bytes == len(whole)
+    assert capture.truncated == (len(whole) > limit)
+
+
+def test_a_full_capture_only_counts():
+    capture = Capture(3)
+    capture.feed(memoryview(b"ab"))
+    assert not capture.counts_only
+    capture.feed(memoryview(b"cd"))
+    assert capture.counts_only
+    capture.skip(10)
+    assert (capture.value(), capture.total_bytes) == (b"abc", 14)
+
+
+@pytest.mark.parametrize("on", ["tail", "spill", "data"])
+def test_it_does_not_only_count_while_somebody_looks(on, tmp_path):
+    capture = Capture(
+        2,
+        tail_bytes=int(on == "tail"),
+        spill=tmp_path / "spill" if on == "spill" else None,
+        on_data=(lambda _: None) if on == "data" else None,
+    )
+    capture.feed(memoryview(b"abcdef"))
+    assert not capture.counts_only
+    capture.close()
+
+
+@given(st.text(min_size=1), st.data())
+def test_a_cut_text_is_a_prefix_of_the_whole(text, data):
+    whole = text.encode("utf-8", "replace")
+    cut = data.draw(st.integers(0, len(whole)))
+    kept = decode_text(whole[:cut], cut=True)
+    assert whole.decode().startswith(kept)
+    assert cut - len(kept.encode()) < 4
+
+
+@given(st.binary())
+def test_at_most_three_bytes_are_left_out_of_anything(data):
+    assert 0 <= len(data) - whole_characters(data) <= 3
+
+
+@pytest.mark.parametrize("data", [b"\x80\x80\x80\x80", b"\xff", b"a\xc3\xa9", b"\xf0\x9f\x98\x80", b""])
+def test_what_is_whole_or_hopeless_stays(data):
+    assert whole_characters(data) == len(data)
+
+
+def test_an_uncut_text_keeps_its_bad_end():
+    assert decode_text(b"a\xc3", cut=False) == "a\ufffd"
+    assert decode_text(b"a\xc3", cut=True) == "a"
