@@ -7,8 +7,6 @@ import traceback
 from enum import IntEnum
 from typing import Protocol, runtime_checkable
 
-from pydantic import ValidationError
-
 from fuzzfarm.cli.printable import printable
 from fuzzfarm_shared.errors import (
     BatchConflictError,
@@ -47,7 +45,7 @@ class _ParserError(Protocol):
     def format_message(self) -> str: ...
 
 
-_USAGE = (UsageError, SettingsError, InvalidOperationError, BatchNotFoundError, BatchConflictError, ValidationError)
+_USAGE = (UsageError, SettingsError, InvalidOperationError, BatchNotFoundError, BatchConflictError)
 
 
 def explain(exc: BaseException) -> tuple[ExitCode, str]:
@@ -57,8 +55,6 @@ def explain(exc: BaseException) -> tuple[ExitCode, str]:
         return ExitCode.USAGE, f"{_sentence(cause.format_message())}; see --help"
     if isinstance(cause, FarmUnreachableError):
         return ExitCode.UNREACHABLE, _sentence(str(cause))
-    if isinstance(cause, ValidationError):
-        return ExitCode.USAGE, first_problem(cause)
     if isinstance(cause, _USAGE):
         return ExitCode.USAGE, _sentence(str(cause))
     if isinstance(cause, FuzzfarmError | TimeoutError):
@@ -74,16 +70,6 @@ def root(exc: BaseException) -> BaseException:
     while isinstance(exc, BaseExceptionGroup):
         exc = exc.exceptions[0]
     return exc
-
-
-def first_problem(exc: ValidationError) -> str:
-    """Return the first problem of a model in one sentence that names the field."""
-    problem = exc.errors(include_url=False, include_input=False, include_context=False)[0]
-    place = ".".join(str(part) for part in problem["loc"])
-    message = problem["msg"].removeprefix("Value error, ")
-    if problem["type"] == "extra_forbidden":
-        return f"{exc.title} has no field {place!r}: remove it, or check its spelling"
-    return _sentence(f"{place}: {message}" if place else message)
 
 
 def debug_traceback(exc: BaseException) -> str | None:

@@ -11,9 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
-from pydantic import ValidationError
-
-from fuzzfarm.cli.failures import UsageError, first_problem
+from fuzzfarm.cli.failures import UsageError
 from fuzzfarm_shared.errors import InvalidOperationError
 from fuzzfarm_shared.operations import KINDS, AnyOperation
 
@@ -101,8 +99,6 @@ def _operation(place: str, record: Any) -> AnyOperation:
     if not isinstance(kind, str) or kind not in KINDS:
         raise UsageError(f"{place}: kind is {kind!r}: write one of {', '.join(KINDS)}")
     try:
-        return KINDS[kind].model_validate(fields)
-    except ValidationError as exc:
-        raise UsageError(f"{place}: {first_problem(exc)}") from exc
+        return KINDS[kind](**fields)
     except InvalidOperationError as exc:
         raise UsageError(f"{place}: {exc}") from exc
