@@ -188,10 +188,7 @@ async def find_targets(plan: Plan, output: Output) -> dict[str, str | None]:
 def make_operations(plan: Plan, targets: Sequence[str]) -> list[FuzzOperation]:
     """Return one fuzz operation for each target, with the target as its key."""
     options = {name: value for name, value in plan.options.items() if value is not None}
-    return [
-        FuzzOperation.model_validate({"key": target, "target": target, "strategy": plan.strategy, **options})
-        for target in targets
-    ]
+    return [FuzzOperation(key=target, target=target, strategy=plan.strategy, **options) for target in targets]
 
 
 def keep(plan: Plan, ending: Ending) -> None:

@@ -76,7 +76,7 @@ class Jobsheet:
             yield self._job(key, self.template.command(given))
 
     def _job(self, key: str, command: list[str]) -> SubprocessJob:
-        return SubprocessJob.model_validate({"key": key, "command": command, **self.options})
+        return SubprocessJob(key=key, command=command, **self.options)
 
     def _inputs(self) -> Iterator[str]:
         yield from self.template.inputs or ()

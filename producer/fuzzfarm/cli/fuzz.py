@@ -58,7 +58,7 @@ def fuzz(
     redis: Redis = None,
     as_json: Json = False,
 ) -> None:
-    """Fuzz Hypothesis tests and typed functions, and show what fails.
+    """Fuzz Hypothesis tests and typed functions; show what fails.
 
     Without a farm it starts one with a worker per core, and stops all of it at the end. Findings are saved in
     .fuzzfarm/findings, from where `fuzzfarm replay` runs them again.
