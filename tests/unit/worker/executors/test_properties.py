@@ -143,7 +143,7 @@ def run_clean(loop_factory: Callable[[], asyncio.AbstractEventLoop], main: Calla
 
 async def no_threads_left(release: threading.Event, kernel: Kernel) -> None:
     release.set()
-    while kernel.stats().abandoned_threads:  # noqa: ASYNC110 - a thread that ends announces it nowhere
+    while kernel.stats().abandoned_threads:
         await asyncio.sleep(0.001)
     kernel.close()
 
