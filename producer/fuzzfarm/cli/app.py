@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
@@ -13,7 +14,7 @@ import typer
 from fuzzfarm.cli.batches import batches, cancel, results, status, watch
 from fuzzfarm.cli.doctor import doctor
 from fuzzfarm.cli.execute import exec_
-from fuzzfarm.cli.failures import ExitCode, debug_traceback, explain
+from fuzzfarm.cli.failures import ExitCode, debug_traceback, explain, root
 from fuzzfarm.cli.findings import findings, replay
 from fuzzfarm.cli.fuzz import demo, fuzz
 from fuzzfarm.cli.hosts import up, worker, workers
@@ -91,6 +92,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _complain(exc: Exception) -> int:
+    if isinstance(root(exc), BrokenPipeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains at its exit
+        return ExitCode.BROKEN_PIPE
     code, sentence = explain(exc)
     trace = debug_traceback(exc)
     if trace is not None:

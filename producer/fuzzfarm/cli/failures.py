@@ -30,6 +30,8 @@ class ExitCode(IntEnum):
     UNREACHABLE = 3
     INTERRUPTED = 130
     """Ctrl-C, as shells have it: 128 + SIGINT."""
+    BROKEN_PIPE = 141
+    """Whoever read our output has gone, as `head` does: 128 + SIGPIPE."""
 
 
 class UsageError(FuzzfarmError):

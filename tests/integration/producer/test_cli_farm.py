@@ -98,6 +98,16 @@ def test_exec_prints_outputs_in_the_order_of_inputs_and_keys_them(cli):
     }
 
 
+def test_a_reader_that_leaves_early_is_no_error(cli):
+    with cli.start("exec", "--", "sh", "-c", "sleep {}; echo {}", ":::", *["0.2"] * 20) as process:
+        assert process.stdout.readline() == "0.2\n"
+        process.stdout.close()
+        errors = process.stderr.read()
+    assert process.returncode == 141
+    assert "error" not in errors
+    assert "Traceback" not in errors
+
+
 def test_exec_tells_which_jobs_failed(cli):
     ended = cli.run("exec", "--timeout", "0.5", "--", "sleep", ":::", "0", "1000", "nonsense")
     assert ended.code == 1
