@@ -156,6 +156,6 @@ class Box:
             return 2 * number
 
 
-from operator import add as borrowed_add  # noqa: E402 - a name that comes from another module
+from operator import add as borrowed_add  # noqa: E402, F401 - a name that comes from another module
 
 NOT_CALLABLE = 7
