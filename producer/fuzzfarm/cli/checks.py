@@ -85,7 +85,7 @@ def worker_checks(reports: list[WorkerReport]) -> Iterator[Check]:
 def is_local(url: str) -> bool:
     """Return whether only this host can be meant by a server's address."""
     parts = urlsplit(url)
-    if parts.scheme == "unix" or parts.hostname in {None, "localhost"}:
+    if parts.scheme == "unix" or parts.hostname is None or parts.hostname == "localhost":
         return True
     try:
         return ipaddress.ip_address(parts.hostname).is_loopback
