@@ -102,14 +102,15 @@ def test_a_key_with_other_content_is_refused(cli, server_url):
     )
 
 
-def test_a_wrong_password_is_exit_code_3_and_not_shown(cli):
-    server = ValkeyServer(loglevel="warning")
+def test_a_wrong_password_is_exit_code_3_and_not_shown(cli, tmp_path):
+    path = tmp_path / "server.sock"
+    server = ValkeyServer(port=0, unix_socket_path=path, loglevel="warning")
     server.start()
     try:
-        with Redis.from_url(server.connection_url) as client:
+        with Redis.from_url(f"unix://{path}") as client:
             client.config_set("requirepass", "right")
-            ended = cli.run("batches", "--redis", server.connection_url.replace("//", "//:hunter2@"))
-            none = cli.run("batches", "--redis", server.connection_url)
+            ended = cli.run("batches", "--redis", f"unix://:hunter2@{path}")
+            none = cli.run("batches", "--redis", f"unix://{path}")
     finally:
         server.stop()
     assert_one_sentence(ended, 3, "refused our user name or password")

@@ -117,29 +117,55 @@ def test_exec_tells_which_jobs_failed(cli):
     assert "2 of 3 jobs failed" in ended.err
 
 
-def test_a_batch_is_submitted_watched_and_read_from_other_shells(cli, farm):
-    (cli.folder / "jobs.toml").write_text(
-        "[[operation]]\nkind = 'call'\nkey = 'root'\ntarget = 'math:sqrt'\nargs = [16]\n"
-        "[[operation]]\nkind = 'call'\nkey = 'wrong'\ntarget = 'math:sqrt'\nargs = [-1]\n"
-        "[[operation]]\nkind = 'fuzz'\nkey = 'fuzz'\ntarget = 'cli_targets:fuzz_small_numbers'\nexamples = 200\n"
-    )
-    submitted = cli.run("submit", "--key", "mixed", "--no-wait", "jobs.toml")
-    assert submitted.code == 0, submitted
-    watched = cli.run("watch", "mixed")
+JOBS = """
+[[operation]]
+kind = "call"
+key = "root"
+target = "math:sqrt"
+args = [16]
+
+[[operation]]
+kind = "call"
+key = "wrong"
+target = "math:sqrt"
+args = [-1]
+
+[[operation]]
+kind = "fuzz"
+key = "fuzz"
+target = "cli_targets:fuzz_small_numbers"
+examples = 200
+"""
+
+
+@pytest.fixture
+def mixed(cli, farm):
+    """A batch of calls and a fuzz operation, submitted from another shell."""
+    (cli.folder / "jobs.toml").write_text(JOBS)
+    ended = cli.run("submit", "--key", "mixed", "--no-wait", "jobs.toml")
+    assert ended.code == 0, ended
+    return "mixed"
+
+
+def test_a_batch_is_watched_from_another_shell_and_its_findings_are_kept(cli, mixed):
+    watched = cli.run("watch", mixed)
     assert watched.code == 1, watched
     assert "ok      root  4.0" in watched.out
     assert "FAILED  wrong  exception: ValueError: " in watched.out
-
-    lines = [json.loads(line) for line in cli.run("watch", "--json", "mixed").out.splitlines()]
-    assert {line["key"] for line in lines} == {"root", "wrong", "fuzz"}
-    document = json.loads(cli.run("results", "--json", "mixed").out)
-    assert document["results"]["root"] == 4.0
-    assert set(document["errors"]) == {"wrong"}
-    assert json.loads(cli.run("status", "--json", "mixed").out)["state"] == "done"
-    assert [json.loads(line)["key"] for line in cli.run("batches", "--json").out.splitlines()] == ["mixed"]
-    found = cli.run("findings", "mixed")
+    found = cli.run("findings", mixed)
     assert found.code == 1
     assert "AssertionError in cli_targets:fuzz_small_numbers" in found.out
+    assert len(list((cli.folder / ".fuzzfarm" / "findings").glob("*.json"))) == 1
+
+
+def test_a_batch_is_read_as_json_from_another_shell(cli, mixed):
+    lines = [json.loads(line) for line in cli.run("watch", "--json", mixed).out.splitlines()]
+    assert {line["key"] for line in lines} == {"root", "wrong", "fuzz"}
+    document = json.loads(cli.run("results", "--json", mixed).out)
+    assert document["results"]["root"] == 4.0
+    assert set(document["errors"]) == {"wrong"}
+    assert json.loads(cli.run("status", "--json", mixed).out)["state"] == "done"
+    assert [json.loads(line)["key"] for line in cli.run("batches", "--json").out.splitlines()] == [mixed]
 
 
 def test_a_running_batch_is_cancelled_from_another_shell(cli, farm):
