@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Coroutine
 from typing import Any
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -233,9 +233,13 @@ class StoreMachine(RuleBasedStateMachine):
 
 
 def test_every_operation_gets_exactly_one_outcome_whatever_happens(producer_settings: FarmSettings) -> None:
+    # Not shrunk: that takes minutes of round trips, and 25 steps can be read.
     run_state_machine_as_test(
         lambda: StoreMachine(producer_settings),
         settings=settings(
-            max_examples=30, stateful_step_count=25, suppress_health_check=list(HealthCheck), deadline=None
+            max_examples=30,
+            stateful_step_count=25,
+            phases=[Phase.generate],
+            suppress_health_check=list(HealthCheck),
         ),
     )
