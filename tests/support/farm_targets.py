@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import time
+from operator import add as borrowed_add  # noqa: F401 - a name that comes from another module
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,14 @@ async def note_and_wait_for(folder: str, name: str, release: str) -> str:
     while not (Path(folder) / release).exists():
         await asyncio.sleep(0.01)
     return name
+
+
+async def block_loop_once(folder: str, name: str) -> str:
+    """Hold the event loop for ever when called first."""
+    note(folder, name)
+    if len((Path(folder) / name).read_text().splitlines()) == 1:
+        time.sleep(600)  # noqa: ASYNC251 - that is the point
+    return "went on"
 
 
 def kill_self(_: Any = None) -> None:
@@ -155,7 +164,5 @@ class Box:
         def double(number: int) -> int:
             return 2 * number
 
-
-from operator import add as borrowed_add  # noqa: E402, F401 - a name that comes from another module
 
 NOT_CALLABLE = 7

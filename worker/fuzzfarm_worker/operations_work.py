@@ -21,6 +21,9 @@ from fuzzfarm_worker.renewal import LeaseEnd
 HANG_MARGIN_S = 5.0
 """A loop that did not come round for this long after the longest time-out of a chunk is hung."""
 
+SIGN_OF_LIFE_S = 1.0
+"""How often a chunk shows that the loop comes round, whatever the settings say of commits."""
+
 MOST_DEATHS = 3
 """A chunk whose worker died so often: its first operation without an outcome is given up."""
 
@@ -129,13 +132,18 @@ class OperationsWork:
     async def _keep(self) -> None:
         """While operations run: commit what has ended, give back what has not started, show that the loop lives."""
         settings = self._attempt.host.settings
+        now = time.monotonic()
+        commit_at, share_at = now + settings.commit_every_s, now + settings.share_after_s
         try:
-            if not await self._ends_within(settings.share_after_s):
-                await self._share()
-            while not await self._ends_within(settings.commit_every_s):
+            while not await self._ends_within(min(commit_at, share_at, now + SIGN_OF_LIFE_S) - now):
+                now = time.monotonic()
                 self._extend_deadline()
-                await self._commit()
-                await self._share()
+                if now >= commit_at:
+                    await self._commit()
+                    commit_at = now + settings.commit_every_s
+                if now >= share_at:
+                    await self._share()
+                    share_at = now + settings.commit_every_s
         except FencedError:
             self._attempt.lease.end(LeaseEnd.LOST)
 
