@@ -64,9 +64,11 @@ def server_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
     if request.param == "redis":
         server: Any = RedisServer(tmp_path_factory.mktemp("redis"))
     else:
-        server = ValkeyServer(loglevel="warning")
+        # A socket of its own: free TCP ports are guessed, and test processes start at the same moment.
+        folder = tmp_path_factory.mktemp("valkey")
+        server = ValkeyServer(port=0, data_dir=folder, unix_socket_path=folder / "server.sock", loglevel="warning")
     server.start()
-    yield server.connection_url
+    yield server.connection_url.replace("valkey+unix://", "unix://")
     server.stop()
 
 

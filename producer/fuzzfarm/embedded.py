@@ -24,6 +24,9 @@ START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 40.0
 """Longer than the supervisor gives its workers before it kills them: killing it would leave them behind."""
 
+LONGEST_FOLDER_BYTES = 60
+"""The path of a socket holds 104 bytes on macOS and 108 on Linux (unix(7)); we add 38."""
+
 POLL_S = 0.005
 
 EVERYTHING_ALLOWED = {"allow_targets": "*", "allow_commands": "*", "allow_roots": "*"}
@@ -39,7 +42,7 @@ class EmbeddedHost:
         self._workers = workers
         self._given = {**EVERYTHING_ALLOWED, **worker_settings}
         WorkerHostSettings.load(**self._given)
-        self._folder = Path(tempfile.gettempdir()) / f"fuzzfarm-{secrets.token_hex(8)}"
+        self._folder = _folder_for_sockets() / f"fuzzfarm-{secrets.token_hex(8)}"
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -93,7 +96,10 @@ class EmbeddedHost:
                 lines = self.log_path.read_text(errors="replace").strip().splitlines()
                 reason = lines[-1] if lines else f"exit code {process.returncode}"
                 raise FarmUnreachableError(self.url, f"the embedded farm did not start: {reason}")
-            await asyncio.sleep(POLL_S)
+            await asyncio.sleep(LONGEST_FOLDER_BYTES = 60
+"""The path of a socket holds 104 bytes on macOS and 108 on Linux (unix(7)); we add 38."""
+
+POLL_S)
 
     async def _stop(self) -> None:
         process, self._process = self._process, None
@@ -111,6 +117,12 @@ class EmbeddedHost:
 def _listens(path: Path) -> bool:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
         return client.connect_ex(str(path)) == 0
+
+
+def _folder_for_sockets() -> Path:
+    """Return the folder for temporary files, or /tmp where its name leaves no room for the path of a socket."""
+    folder = Path(tempfile.gettempdir())
+    return folder if len(os.fsencode(folder)) <= LONGEST_FOLDER_BYTES else Path("/tmp")  # noqa: S108 - ours is 0700
 
 
 def _environment(given: dict[str, Any]) -> dict[str, str]:

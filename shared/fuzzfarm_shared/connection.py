@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -29,6 +30,9 @@ log = get_logger(__name__)
 
 LOST = (redis_errors.ConnectionError, redis_errors.TimeoutError, ConnectionError, TimeoutError)
 """What a command raises when the server is away; `BusyLoadingError` (a restarting server) is one of them."""
+
+CREDENTIAL_WORDS = ("noauth", "wrongpass", "invalid password", "invalid username-password", "authentication required")
+"""In what servers and redis-py say when a user or password is wrong or missing."""
 
 _FINAL = (redis_errors.AuthenticationError, redis_errors.AuthorizationError)
 """Subclasses of redis' ConnectionError that waiting does not mend."""
@@ -81,11 +85,13 @@ def farm_errors(settings: FarmSettings) -> Iterator[None]:
             url, f"the server at {url} is still loading its data: try again in a moment"
         ) from exc
     except LOST as exc:
+        if _names_credentials(exc):
+            raise FarmAuthenticationError(url, _wrong_password(url, exc)) from exc
         raise FarmUnreachableError(
             url, f"no server answers at {url} ({_reason(exc)}): start one, or set FUZZFARM_REDIS_URL or --redis"
         ) from exc
     except redis_errors.ResponseError as exc:
-        if "NOAUTH" in str(exc) or "WRONGPASS" in str(exc) or "invalid password" in str(exc):
+        if _names_credentials(exc):
             raise FarmAuthenticationError(url, _wrong_password(url, exc)) from exc
         if "unknown command" in str(exc).lower():
             raise NotARedisServerError(url, f"the server at {url} lacks a command that fuzzfarm needs: {exc}") from exc
@@ -96,7 +102,18 @@ def _wrong_password(url: str, exc: Exception) -> str:
     return f"the server at {url} refused our user name or password ({exc}): put the right one into the address"
 
 
+def _names_credentials(exc: BaseException) -> bool:
+    """Whether the server refused who we are, by its words: on a unix socket redis-py wraps them in another error."""
+    words = str(exc).lower()
+    return any(word in words for word in CREDENTIAL_WORDS)
+
+
 def _reason(exc: BaseException) -> str:
+    cause: BaseException | None = exc
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno:
+            return os.strerror(cause.errno).lower()
+        cause = cause.__cause__ or cause.__context__
     text = str(exc).strip() or type(exc).__name__
     return text.rstrip(".").splitlines()[0]
 
@@ -119,6 +136,7 @@ class Patience:
             FarmUnreachableError: when the server stayed away for `reconnect_s`.
         """
         give_up_at = time.monotonic() + self._settings.reconnect_s
+        cancellations = _cancellations()
         tries = 0
         while True:
             try:
@@ -132,6 +150,8 @@ class Patience:
                 tries += 1
             else:
                 self._note_return()
+                if _cancellations() > cancellations:
+                    raise asyncio.CancelledError
                 return result
 
     def _note_loss(self, exc: BaseException) -> None:
@@ -143,6 +163,16 @@ class Patience:
         if self._lost_at is not None:
             log.warning("the server is back", waited_s=round(time.monotonic() - self._lost_at, 1))
             self._lost_at = None
+
+
+def _cancellations() -> int:
+    """Return how often this task was asked to stop.
+
+    redis-py sends through `asyncio.wait_for`, which before Python 3.12 forgets a cancellation that meets a result
+    (https://github.com/python/cpython/issues/86296); so we ask the task itself after each command.
+    """
+    task = asyncio.current_task()
+    return task.cancelling() if task is not None else 0
 
 
 def backoff_s(tries: int) -> float:

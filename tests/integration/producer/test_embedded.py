@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,13 @@ SUPPORT = Path(__file__).parent.parent.parent / "support"
 
 
 @pytest.fixture(autouse=True)
-def private_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def private_folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Where embedded farms of a test live; their processes carry its name in their command line or environment."""
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.setattr(tempfile, "tempdir", None)
-    monkeypatch.setenv("PYTHONPATH", str(SUPPORT))
-    return tmp_path
+    with tempfile.TemporaryDirectory(prefix="ff-") as folder:  # short: it holds the path of a unix socket
+        monkeypatch.setenv("TMPDIR", folder)
+        monkeypatch.setattr(tempfile, "tempdir", folder)
+        monkeypatch.setenv("PYTHONPATH", str(SUPPORT))
+        yield Path(folder)
 
 
 def living(folder: Path) -> list[int]:
