@@ -135,7 +135,7 @@ class StoreHarness:
         chunk.number += 1
         if not chunk.claim.merge:
             chunk.done.add_all(listed)
-        final = chunk.claim.merge or not chunk.missing
+        final = bool(listed) if chunk.claim.merge else not chunk.missing
         done = b"" if final else chunk.done.encode()
         if chunk.claim.lane is Lane.FUZZ:
             context = partial_context(self.batch, self.submit_id, chunk.claim.payload)
@@ -187,6 +187,10 @@ class StoreHarness:
         found = [raw.decode() async for raw in self.client.scan_iter(f"{self.settings.namespace}:*", 1000)]
         found += [raw.decode() async for raw in self.client.scan_iter(f"arq:*{self.batch}/*", 1000)]
         return set(found)
+
+    async def forget(self) -> None:
+        """Delete all keys of this test."""
+        await self.client.delete(*await self.names(), "")
 
     async def immortal(self) -> set[str]:
         """Keys of this test that would stay for ever."""

@@ -212,6 +212,7 @@ class StoreMachine(RuleBasedStateMachine):
         try:
             self.run(self.finish())
         finally:
+            self.run(self.store.forget())  # the next example scans all keys
             self.run(self.store.close())
             self.runner.close()
 
