@@ -96,10 +96,7 @@ class EmbeddedHost:
                 lines = self.log_path.read_text(errors="replace").strip().splitlines()
                 reason = lines[-1] if lines else f"exit code {process.returncode}"
                 raise FarmUnreachableError(self.url, f"the embedded farm did not start: {reason}")
-            await asyncio.sleep(LONGEST_FOLDER_BYTES = 60
-"""The path of a socket holds 104 bytes on macOS and 108 on Linux (unix(7)); we add 38."""
-
-POLL_S)
+            await asyncio.sleep(POLL_S)
 
     async def _stop(self) -> None:
         process, self._process = self._process, None
