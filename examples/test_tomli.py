@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import datetime
 import math
+from contextlib import suppress
 from typing import Any
 
 import tomli
@@ -31,10 +32,8 @@ DOCUMENTS = st.dictionaries(
     st.text(),
     st.recursive(SCALARS, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=10),
 )
-FRAGMENTS = st.sampled_from(
-    ["a", "1", "0x", "-", "+", ".", "=", "[", "]", "{", "}", ",", "#", "\n", " ", '"', '"""', "'", "'''", "\\", "\\u00e9"]
-    + ["[[", "]]", "true", "inf", "nan", "1e5", "1979-05-27", "T07:32:00", "Z", "_", "\t", "\r\n", "é"]
-)
+WORDS = ["1e5", "0x", "inf", "true", "1979-05-27", "T07:32:00", "Z", "[[", "]]", "'''", '"""', "\\u00e9", "\r\n"]
+FRAGMENTS = st.sampled_from("aé1=-+._,#[]{}'\"\\ \t\n") | st.sampled_from(WORDS)
 
 
 def same(left: Any, right: Any) -> bool:
@@ -57,7 +56,5 @@ def test_what_is_written_is_read_back(document: dict[str, Any]) -> None:
 @given(st.lists(FRAGMENTS, max_size=30).map("".join) | st.text())
 def test_any_text_is_read_or_refused(text: str) -> None:
     """Every text is a document, or a TOMLDecodeError: no other exception gets out."""
-    try:
+    with suppress(tomli.TOMLDecodeError):
         tomli.loads(text)
-    except tomli.TOMLDecodeError:
-        pass
