@@ -14,6 +14,7 @@ import contextlib
 import json
 import os
 import resource
+import shutil
 import statistics
 import subprocess
 import sys
@@ -160,7 +161,8 @@ def large_binary() -> Iterator[str]:
         sources = sorted(Path("/usr/lib").rglob("*.so*"))
         for path in sources:
             if path.is_file() and not path.is_symlink():
-                file.write(path.read_bytes())
+                with path.open("rb") as source:
+                    shutil.copyfileobj(source, file)
             if file.tell() >= BINARY_BYTES:
                 break
         file.truncate(BINARY_BYTES)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -14,15 +16,18 @@ from types import TracebackType
 from typing import Any, Self
 
 from fuzzfarm_shared.errors import FarmUnreachableError, SettingsError
-from fuzzfarm_shared.settings import WorkerHostSettings
+from fuzzfarm_shared.settings import FarmSettings, WorkerHostSettings
 
 START_TIMEOUT_S = 30.0
 """A loaded machine may take seconds to start two interpreters and a server."""
 
-STOP_TIMEOUT_S = 10.0
-"""Longer than the workers' grace period; afterwards they are killed."""
+STOP_TIMEOUT_S = 40.0
+"""Longer than the supervisor gives its workers before it kills them: killing it would leave them behind."""
 
 POLL_S = 0.005
+
+EVERYTHING_ALLOWED = {"allow_targets": "*", "allow_commands": "*", "allow_roots": "*"}
+"""Only this user can reach the server."""
 
 
 class EmbeddedHost:
@@ -32,8 +37,9 @@ class EmbeddedHost:
         if workers < 1:
             raise SettingsError(f"an embedded farm needs at least one worker, not {workers}")
         self._workers = workers
-        self._environment = _environment(worker_settings)
-        self._folder = Path(tempfile.mkdtemp(prefix="fuzzfarm-"))  # mode 0700: only this user can reach the server
+        self._given = {**EVERYTHING_ALLOWED, **worker_settings}
+        WorkerHostSettings.load(**self._given)
+        self._folder = Path(tempfile.gettempdir()) / f"fuzzfarm-{secrets.token_hex(8)}"
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -42,14 +48,21 @@ class EmbeddedHost:
         return f"unix://{self._folder / 'server.sock'}"
 
     @property
+    def shared_settings(self) -> dict[str, Any]:
+        """What a producer must have as the workers have it, the server's address too."""
+        shared = {name: value for name, value in self._given.items() if name in FarmSettings.model_fields}
+        return {**shared, "redis_url": self.url}
+
+    @property
     def log_path(self) -> Path:
         """Where server and workers write their log while they run."""
         return self._folder / "farm.log"
 
     async def __aenter__(self) -> Self:
         command = [sys.executable, "-m", "fuzzfarm_worker", "embedded", "--workers", str(self._workers)]
-        self._process = await asyncio.to_thread(self._start, command)
+        self._folder.mkdir(mode=0o700)  # only this user can reach the server
         try:
+            self._process = await asyncio.to_thread(self._start, command)
             await self._ready(self._process)
         except BaseException:
             await self._stop()
@@ -68,15 +81,14 @@ class EmbeddedHost:
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
-                env={**self._environment, "FUZZFARM_REDIS_URL": self.url},
+                env={**_environment(self._given), "FUZZFARM_REDIS_URL": self.url},
                 start_new_session=True,  # Ctrl-C is ours to handle
             )
 
     async def _ready(self, process: subprocess.Popen[bytes]) -> None:
-        """Wait for the server's socket; it appears when the server listens."""
+        """Wait until the server takes connections; its socket appears a moment earlier."""
         deadline = time.monotonic() + START_TIMEOUT_S
-        socket_path = self._folder / "server.sock"
-        while not socket_path.exists():
+        while not _listens(self._folder / "server.sock"):
             if process.poll() is not None or time.monotonic() > deadline:
                 lines = self.log_path.read_text(errors="replace").strip().splitlines()
                 reason = lines[-1] if lines else f"exit code {process.returncode}"
@@ -96,15 +108,15 @@ class EmbeddedHost:
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
-def _environment(worker_settings: dict[str, Any]) -> dict[str, str]:
-    """Return our environment with the workers' settings in it; raises SettingsError for one that cannot work."""
-    everything = {"allow_targets": "*", "allow_commands": "*", "allow_roots": "*"}
-    given = {**everything, **worker_settings}
-    WorkerHostSettings.load(**given)
-    texts = {
-        name: value if isinstance(value, str) else _text(value) for name, value in given.items() if value is not None
-    }
-    return {**os.environ, **{f"FUZZFARM_{name.upper()}": text for name, text in texts.items()}}
+def _listens(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        return client.connect_ex(str(path)) == 0
+
+
+def _environment(given: dict[str, Any]) -> dict[str, str]:
+    """Return our environment with the workers' settings in it."""
+    texts = {f"FUZZFARM_{name.upper()}": _text(value) for name, value in given.items() if value is not None}
+    return {**os.environ, **texts}
 
 
 def _text(value: Any) -> str:

@@ -57,7 +57,7 @@ class Farm:
         Leaving the context stops server and workers; so does the death of this process.
         """
         host = EmbeddedHost(workers, worker_settings)
-        return cls(ProducerSettings.load(redis_url=host.url, signing_key=worker_settings.get("signing_key")), host)
+        return cls(ProducerSettings.load(**host.shared_settings), host)
 
     @property
     def url(self) -> str:

@@ -11,8 +11,9 @@ import asyncio
 import secrets
 import time
 from collections.abc import AsyncIterable, Iterable, Iterator, Sized
+from typing import Any
 
-from fuzzfarm.feed import Feed, Operations
+from fuzzfarm.feed import Feed, Operations, checked_item
 from fuzzfarm_shared.connection import backoff_s
 from fuzzfarm_shared.errors import (
     BatchConflictError,
@@ -23,7 +24,7 @@ from fuzzfarm_shared.errors import (
 )
 from fuzzfarm_shared.keys import Lane
 from fuzzfarm_shared.log import get_logger
-from fuzzfarm_shared.operations import CallGroup, FuzzOperation, Operation
+from fuzzfarm_shared.operations import CallGroup, FuzzOperation
 from fuzzfarm_shared.payloads import PayloadBuilder
 from fuzzfarm_shared.settings import ProducerSettings
 from fuzzfarm_shared.settling import operations_context
@@ -89,7 +90,7 @@ class Submission:
         accepted = await self._store.open(self._batch)
         self._submit_id = accepted.submit_id
         for operations, boundary in await self._store.boundaries(self._batch) if accepted.payloads else []:
-            builder, _ = await self._read(operations)
+            builder, _ = await self._read(operations, patient=True)
             if len(builder) != operations or self._encoded(builder).boundary != boundary:
                 raise self._conflict(self._position - len(builder))
             self._index += 1
@@ -110,9 +111,9 @@ class Submission:
                 return True
         return exhausted
 
-    async def _read(self, limit: int) -> tuple[PayloadBuilder, bool]:
+    async def _read(self, limit: int, *, patient: bool = False) -> tuple[PayloadBuilder, bool]:
         builder = PayloadBuilder(self._position)
-        exhausted = await self._feed.fill(builder, limit)
+        exhausted = await self._feed.fill(builder, limit, patient=patient)
         self._position += len(builder)
         self._keys.check(builder)
         return builder, exhausted
@@ -147,6 +148,8 @@ class Submission:
         await asyncio.sleep(backoff_s(tries))
 
     async def _seal(self) -> None:
+        if not self.started:  # an empty batch: no payload has created it
+            self._submit_id = (await self._store.open(self._batch)).submit_id
         accepted = await self._store.seal(self._batch, self._submit_id, self._index)
         if accepted.status == "conflict":
             raise self._conflict(self._position)
@@ -154,7 +157,7 @@ class Submission:
     def _fitting(self, builder: PayloadBuilder) -> Iterator[tuple[PayloadBuilder, EncodedPayload]]:
         payload = self._encoded(builder)
         size_bytes = len(payload.body)
-        if len(builder) > 1 and size_bytes > PAYLOAD_BYTES:
+        if len(builder) > 1 and size_bytes > min(PAYLOAD_BYTES, self._settings.max_payload_bytes):
             for half in builder.halves():
                 yield from self._fitting(half)
             return
@@ -184,24 +187,33 @@ class KeyCheck:
         self._numeric: str | None = None
         self._unnamed = False
 
-    def check_all(self, operations: Iterable[Operation | CallGroup]) -> None:
-        """Check a whole sequence before anything is sent; raises DuplicateKeyError."""
-        _check_unique(getattr(operation, "key", None) for operation in operations)
+    def check_all(self, operations: Iterable[Any]) -> None:
+        """Check a whole sequence before anything is sent.
+
+        Raises:
+            DuplicateKeyError: for a key that comes twice.
+            InvalidOperationError: as `check`, and for what is no operation.
+        """
+        keys = [None if isinstance(checked_item(item), CallGroup) else item.key for item in operations]
+        _check_unique(keys)
+        self._check_numbers(keys, unnamed=None in keys)
 
     def check(self, builder: PayloadBuilder) -> None:
-        """Check the keys of one payload.
+        """Check the keys of one payload of lazy input.
 
         Raises:
             DuplicateKeyError: for a key that comes twice in it.
             InvalidOperationError: for a numeric key beside operations whose key is their position.
         """
-        self._unnamed |= builder.named < len(builder)
-        if not builder.named:
-            return
         if self._on_server:
-            _check_unique(builder.keys)
+            if builder.named:
+                _check_unique(builder.keys)
+            self._check_numbers(builder.keys if builder.named else (), unnamed=builder.named < len(builder))
+
+    def _check_numbers(self, keys: Iterable[str | None], *, unnamed: bool) -> None:
+        self._unnamed |= unnamed
         if self._numeric is None:
-            self._numeric = next((key for key in builder.keys if key is not None and key.isdecimal()), None)
+            self._numeric = next((key for key in keys if key is not None and key.isdecimal()), None)
         if self._unnamed and self._numeric is not None:
             raise InvalidOperationError(
                 f"the key {self._numeric!r} could also be the position of an operation without a key: "

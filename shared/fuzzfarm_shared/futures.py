@@ -92,9 +92,9 @@ class AsyncFuture(Generic[T]):
         After `timeout` seconds it raises TimeoutError and leaves the operation running: wait
         again, or `cancel()` it. Raises CancelledError if the future was cancelled.
         """
-        if timeout is None:
-            return await self
         if self._state is _PENDING:
+            if timeout is None:
+                return await self
             done, _ = await wait([self], timeout, WaitStrategy.FIRST_COMPLETED)
             if not done:
                 raise TimeoutError(f"no result within {timeout:g} s; the operation is still running")
@@ -142,6 +142,9 @@ class AsyncFuture(Generic[T]):
 
     def set_result(self, value: T) -> None:
         """Settle the future with the operation's value; ignored when it is already done."""
+        if self._callbacks is None and self._state is _PENDING:  # most futures, so without a further call
+            self._state, self._value, self._canceller = _SUCCEEDED, value, None
+            return
         self._settle(_SUCCEEDED, value)
 
     def set_exception(self, error: BaseException) -> None:

@@ -26,22 +26,22 @@ class Lane(StrEnum):
 
 
 class Part(StrEnum):
-    """The keys of one batch, by the suffix of their name."""
+    """The keys of one batch, by the suffix of their name; no batch key has a `#`, so no two batches share a name."""
 
     META = ""
     """Hash: counters and state."""
-    PAYLOADS = ":p"
+    PAYLOADS = "#p"
     """Hash: payload id to encoded operations; `r<id>` to units without an outcome; `d<id>` to first claim in ms;
     `x<id>` set when a fuzz operation has failed."""
-    CHUNKS = ":c"
+    CHUNKS = "#c"
     """Hash: chunk id to its record; a chunk that is done has none."""
-    OUTCOMES = ":o"
+    OUTCOMES = "#o"
     """Stream: one entry for each committed segment, in the order of commits; the last one marks the end."""
-    BOUNDARIES = ":s"
+    BOUNDARIES = "#s"
     """List: count and digest of every accepted payload, which a resumed submit is compared with."""
-    DIGESTS = ":k"
+    DIGESTS = "#k"
     """Set: digests of the operation keys seen, while the batch is being submitted from lazy input."""
-    PARTIALS = ":m:"
+    PARTIALS = "#m:"
     """List per payload: results of the shards of one fuzz operation, until they are merged."""
 
 
@@ -104,7 +104,7 @@ class AttemptId:
         """Return the id written as `text`; ValueError for any other text."""
         path, _, token = text.rpartition("@")
         batch, _, chunk = path.rpartition("/")
-        if not batch or not token:
+        if not batch or not token or not (chunk.isascii() and chunk.isdecimal()):
             raise ValueError(f"{text!r} is no attempt id")
         return cls(batch, int(chunk), token)
 

@@ -190,9 +190,9 @@ def decode_payload(body: bytes) -> Payload:
         checked = [_checked_spec(*spec) for spec in specs]
         numbers = None if spec_of is None else unpack_column("H", spec_of)
         payload = Payload(first, keys, checked, numbers, left, right)
+        _check_shape(payload, count)
     except (TypeError, ValueError, KeyError, ValidationError) as exc:
         raise CodecError(f"not a payload of operations: {exc}") from exc
-    _check_shape(payload, count)
     return payload
 
 
@@ -203,16 +203,18 @@ def _checked_spec(kind: str, options: dict[str, Any]) -> AnyOperation:
 
 
 def _check_shape(payload: Payload, count: Any) -> None:
+    if type(payload.left) is not list or not {type(payload.right), type(payload.keys)} <= {list, type(None)}:
+        raise CodecError("a column is of another type")
     columns = [payload.left, payload.right, payload.spec_of, payload.keys]
     lengths = {len(column) for column in columns if column is not None}
-    if lengths != {count} or not count or not isinstance(payload.first, int):
-        raise CodecError("not a payload of operations: its columns differ in length")
+    if lengths != {count} or not count or type(payload.first) is not int or payload.first < 0:
+        raise CodecError("its columns differ in length")
     if not payload.specs or max(payload.spec_of or (0,)) >= len(payload.specs):
-        raise CodecError("not a payload of operations: an operation has no options")
+        raise CodecError("an operation has no options")
     if payload.keys is not None and not all(type(key) is str for key in payload.keys):
-        raise CodecError("not a payload of operations: a key is not text")
+        raise CodecError("a key is not text")
     if not _all_plain_calls(payload) and not all(_row_fits(*row) for row in payload.rows()):
-        raise CodecError("not a payload of operations: an operation has arguments of a wrong type")
+        raise CodecError("an operation has arguments of a wrong type")
 
 
 def _all_plain_calls(payload: Payload) -> bool:
@@ -226,7 +228,10 @@ def _all_plain_calls(payload: Payload) -> bool:
 
 def _row_fits(spec: AnyOperation, left: Any, right: Any) -> bool:
     if spec.kind == "call":
-        return type(left) is list and (right is None or type(right) is dict)
+        return type(left) is list and (
+            right is None or (type(right) is dict and all(type(name) is str for name in right))
+        )
     if spec.kind == "subprocess":
-        return type(left) is list and bool(left) and all(type(part) is str for part in left)
+        words = type(left) is list and bool(left) and all(type(part) is str and "\0" not in part for part in left)
+        return words and (right is None or type(right) is bytes)
     return left is None and right is None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from fuzzfarm_shared.errors import CodecError
 from fuzzfarm_shared.values import pack, unpack
@@ -60,6 +61,8 @@ class RangeSet:
         bounds = unpack(raw) if raw else []
         if not isinstance(bounds, list) or len(bounds) % 2 or not all(type(bound) is int for bound in bounds):
             raise CodecError("not a set of runs")
+        if any(low >= high for low, high in pairwise(bounds)):
+            raise CodecError("not a set of runs: they touch or overlap")
         return cls(list(zip(bounds[::2], bounds[1::2], strict=True)))
 
 

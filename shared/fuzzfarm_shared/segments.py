@@ -106,17 +106,28 @@ def decode_segment(body: bytes) -> Segment:
         columns = (unpack_column("f", started), unpack_column("f", durations))
         segment = Segment(first, keys, indexes, values, errors, attempt, worker, epoch, *columns)
         _check_shape(segment)
-    except (TypeError, ValueError) as exc:
+    except (TypeError, ValueError, OverflowError) as exc:
         raise CodecError(f"not a segment of outcomes: {exc}") from exc
     return segment
 
 
 def _check_shape(segment: Segment) -> None:
+    types = [
+        type(segment.first),
+        type(segment.values),
+        type(segment.errors),
+        type(segment.attempt),
+        type(segment.worker),
+    ]
+    if types != [int, list, dict, int, str] or type(segment.epoch) is not float:
+        raise CodecError("a field is of another type")
+    if segment.keys is not None and not (type(segment.keys) is list and set(map(type, segment.keys)) <= {str}):
+        raise CodecError("a key is not text")
     columns = [segment.indexes, segment.values, segment.started, segment.durations, segment.keys]
     if len({len(column) for column in columns if column is not None}) != 1:
-        raise CodecError("not a segment of outcomes: its columns differ in length")
-    if not all(isinstance(error, OperationError) for error in segment.errors.values()):
-        raise CodecError("not a segment of outcomes: an error is of another type")
+        raise CodecError("its columns differ in length")
+    if not all(type(place) is int and type(error) is OperationError for place, error in segment.errors.items()):
+        raise CodecError("an error is of another type")
 
 
 def _pack_indexes(indexes: Sequence[int]) -> list[int] | bytes:

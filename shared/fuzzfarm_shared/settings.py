@@ -6,9 +6,10 @@ Secrets never appear in `repr`.
 
 from __future__ import annotations
 
+import re
 import socket
 from typing import Annotated, Any, Self
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -19,6 +20,9 @@ from fuzzfarm_shared.signing import Signer
 
 NameList = Annotated[tuple[str, ...], NoDecode]
 """Names separated by commas in the environment."""
+
+_PASSWORD_OPTION = re.compile(r"([?&]password=)[^&]*")
+"""A password among the options of an address, where unix sockets have it (redis.Redis.from_url)."""
 
 
 class FarmSettings(BaseSettings):
@@ -51,6 +55,13 @@ class FarmSettings(BaseSettings):
             raise ValueError(
                 f"{without_password(url)!r} is no server address: write redis://HOST:PORT/DB, rediss:// or unix://PATH"
             )
+        try:
+            _ = urlsplit(url).port
+        except ValueError:
+            raise ValueError(
+                f"{without_password(url)!r} has no valid port: write redis://HOST:PORT/DB, "
+                "and %2F, %40 and %3A for / @ and : in a password"
+            ) from None
         return url
 
     @property
@@ -82,7 +93,10 @@ class FarmSettings(BaseSettings):
             settings = cls(**{name: value for name, value in given.items() if value is not None})
         except ValidationError as exc:
             raise _settings_error(exc) from None
-        _ = settings.signer
+        try:
+            _ = settings.signer
+        except SettingsError as exc:
+            raise _named("signing_key", str(exc)) from None
         return settings
 
 
@@ -125,16 +139,20 @@ class WorkerHostSettings(FarmSettings):
 
 
 def without_password(url: str) -> str:
-    """Return `url` with its password replaced by three stars."""
-    parts = urlsplit(url)
-    if parts.password is None:
-        return url
-    host = parts.netloc.rpartition("@")[2]
-    return urlunsplit(parts._replace(netloc=f"{parts.username or ''}:***@{host}"))
+    """Return `url` with its password replaced by three stars, also in an address that is not well formed."""
+    url = _PASSWORD_OPTION.sub(r"\1***", url)
+    head, at, rest = url.rpartition("@")
+    scheme, slashes, user = head.partition("://")
+    name, colon, _ = user.partition(":")
+    return f"{scheme}{slashes}{name}:***@{rest}" if at and colon else url
 
 
 def _settings_error(exc: ValidationError) -> SettingsError:
     first = exc.errors(include_input=False, include_url=False)[0]
     name = str(first["loc"][0]) if first["loc"] else "settings"
     message = first["msg"].removeprefix("Value error, ")
+    return _named(name, message)
+
+
+def _named(name: str, message: str) -> SettingsError:
     return SettingsError(f"setting {name} (FUZZFARM_{name.upper()}): {message}")

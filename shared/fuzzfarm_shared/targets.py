@@ -14,9 +14,8 @@ from fuzzfarm_shared.errors import TargetError
 _TARGET = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)?\Z")
 """`module:function` or `module:Class.method`; deeper nesting is refused (it would reach into other objects)."""
 
-
 MAX_TARGET_CHARS = 500
-"""Longest name of a target; the deepest real ones take about 150."""
+"""Longest name of a target: it is stored once per payload and shown in lists."""
 
 
 def target_name(target: Any) -> str:
@@ -37,10 +36,10 @@ def target_name(target: Any) -> str:
             repr(target), f"{target!r} has no name to import it by: define a function in a module and pass that"
         )
     _check_importable(target, module, qualname)
-    return f"{module}:{qualname}"
+    return _checked_name(f"{module}:{qualname}")
 
 
-@lru_cache(maxsize=10_000)
+@lru_cache(maxsize=1024)  # a batch names few targets many times, and the match costs more than the rest of a model
 def _checked_name(name: str) -> str:
     if len(name) > MAX_TARGET_CHARS or not _TARGET.match(name):
         raise TargetError(name, f"{name[:80]!r} is no target: write 'module:function' or 'module:Class.method'")
@@ -56,6 +55,9 @@ def _check_importable(target: Any, module: str, qualname: str) -> None:
         raise TargetError(
             name, f"{qualname} lives in the script being run, which workers cannot import: move it to a module"
         )
+    owner = getattr(target, "__self__", None)
+    if inspect.ismethod(target) and getattr(owner, "__qualname__", None) != qualname.rpartition(".")[0]:
+        raise TargetError(name, f"{name} is bound to {owner!r}, which does not travel with it: pass a function instead")
     found: Any = sys.modules.get(module)
     for part in qualname.split("."):
         found = inspect.getattr_static(found, part, None)
@@ -74,7 +76,9 @@ def import_target(name: str) -> Any:
     module_name, _, qualname = name.partition(":")
     try:
         found: Any = importlib.import_module(module_name)
-    except Exception as exc:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as exc:  # a module may end with SystemExit, or with a test framework's own "skip this"
         raise TargetError(
             name, f"cannot import module {module_name!r} of target {name!r}: {type(exc).__name__}: {exc}"
         ) from exc

@@ -16,6 +16,7 @@ import pathlib
 import uuid
 from collections.abc import Callable
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 import msgpack
@@ -28,24 +29,39 @@ MAX_BIG_INT_BYTES = 1 << 20
 """Largest integer that travels (8 million bits): decoding more would cost the reader quadratic time to print."""
 
 
+MAX_EXTENSION_DEPTH = 32
+"""How deep values that need an extension (tuples, sets, ...) may contain each other. Each level is one more call of
+msgpack's decoder, with 40 KB of C stack (1,024 entries, msgpack/unpack_template.h): 300 levels crash it."""
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Extension:
-    """How one type travels: as an ext code around plain data."""
+    """How one type travels: as an ext code around the msgpack bytes of plain data."""
 
     code: int
     type: type
-    to_plain: Callable[[Any], Any]
+    to_body: Callable[[Any, int], bytes]
+    """Takes the value and its depth."""
     from_plain: Callable[[Any], Any]
+
+
+def _through(to_plain: Callable[[Any], Any]) -> Callable[[Any, int], bytes]:
+    return lambda value, depth: _pack(to_plain(value), depth)
 
 
 def _record(code: int, cls: type, build: Callable[..., Any] | None = None) -> _Extension:
     names = [field.name for field in dataclasses.fields(cls)]
     make = build or cls
-    return _Extension(code, cls, lambda record: [getattr(record, name) for name in names], lambda row: make(*row))
+    return _Extension(
+        code, cls, _through(lambda record: [getattr(record, name) for name in names]), lambda row: make(*row)
+    )
 
 
-def _sorted_members(members: Any) -> list[Any]:
-    return sorted(members, key=pack)
+def _set_body(members: Any, depth: int) -> bytes:
+    # Sorted, so that equal sets have equal bytes; each member is encoded once, or nested sets would take 2**depth.
+    packed = sorted(_pack(member, depth) for member in members)
+    header: bytes = msgpack.Packer().pack_array_header(len(packed))
+    return header + b"".join(packed)
 
 
 def _int_to_bytes(number: int) -> bytes:
@@ -53,6 +69,28 @@ def _int_to_bytes(number: int) -> bytes:
     if size > MAX_BIG_INT_BYTES:
         raise UnsupportedValueError(f"an integer of {size:,} bytes is too large to send: write it to a file instead")
     return number.to_bytes(size, "big", signed=True)
+
+
+def _int_from_bytes(raw: Any) -> int:
+    if len(_bytes(raw)) > MAX_BIG_INT_BYTES:
+        raise CodecError(f"an integer of {len(raw):,} bytes: not written by fuzzfarm")
+    return int.from_bytes(raw, "big", signed=True)
+
+
+def _bytes(raw: Any) -> bytes:
+    if type(raw) is not bytes:
+        raise CodecError(f"{type(raw).__name__} where bytes belong: not written by fuzzfarm")
+    return raw
+
+
+def _clock_to_plain(moment: dt.datetime | dt.time) -> Any:
+    # The second pass through an hour that comes twice (PEP 495) is not in the ISO form.
+    return [moment.isoformat(), moment.fold] if moment.fold else moment.isoformat()
+
+
+def _clock(cls: type[dt.datetime | dt.time], plain: Any) -> dt.datetime | dt.time:
+    text, fold = plain if type(plain) is list else (plain, 0)
+    return cls.fromisoformat(text).replace(fold=fold)
 
 
 def _operation_error(kind: str, *rest: Any) -> OperationError:
@@ -65,17 +103,19 @@ def _finding(*row: Any) -> Finding:
 
 
 _EXTENSIONS = (
-    _Extension(1, tuple, list, tuple),
-    _Extension(2, set, _sorted_members, set),
-    _Extension(3, frozenset, _sorted_members, frozenset),
-    _Extension(4, dt.datetime, dt.datetime.isoformat, dt.datetime.fromisoformat),
-    _Extension(5, dt.date, dt.date.isoformat, dt.date.fromisoformat),
-    _Extension(6, dt.time, dt.time.isoformat, dt.time.fromisoformat),
-    _Extension(7, dt.timedelta, lambda d: [d.days, d.seconds, d.microseconds], lambda row: dt.timedelta(*row)),
-    _Extension(8, Decimal, str, Decimal),
-    _Extension(9, complex, lambda number: [number.real, number.imag], lambda row: complex(*row)),
-    _Extension(10, uuid.UUID, lambda value: value.bytes, lambda raw: uuid.UUID(bytes=raw)),
-    _Extension(11, int, _int_to_bytes, lambda raw: int.from_bytes(raw, "big", signed=True)),
+    _Extension(1, tuple, _through(list), tuple),
+    _Extension(2, set, _set_body, set),
+    _Extension(3, frozenset, _set_body, frozenset),
+    _Extension(4, dt.datetime, _through(_clock_to_plain), partial(_clock, dt.datetime)),
+    _Extension(5, dt.date, _through(dt.date.isoformat), dt.date.fromisoformat),
+    _Extension(6, dt.time, _through(_clock_to_plain), partial(_clock, dt.time)),
+    _Extension(
+        7, dt.timedelta, _through(lambda d: [d.days, d.seconds, d.microseconds]), lambda row: dt.timedelta(*row)
+    ),
+    _Extension(8, Decimal, _through(str), Decimal),
+    _Extension(9, complex, _through(lambda number: [number.real, number.imag]), lambda row: complex(*row)),
+    _Extension(10, uuid.UUID, _through(lambda value: value.bytes), lambda raw: uuid.UUID(bytes=_bytes(raw))),
+    _Extension(11, int, _through(_int_to_bytes), _int_from_bytes),
     _record(32, SubprocessResult),
     _record(33, FuzzResult),
     _record(34, Finding, _finding),
@@ -85,12 +125,25 @@ _BY_TYPE = {extension.type: extension for extension in _EXTENSIONS}
 _BY_CODE = {extension.code: extension for extension in _EXTENSIONS}
 
 
-def _encode_other(value: Any) -> Any:
+def _encode_other(depth: int, value: Any) -> Any:
     """Msgpack's hook for what it cannot carry itself."""
+    if depth >= MAX_EXTENSION_DEPTH:
+        raise UnsupportedValueError(
+            f"a value nests tuples, sets or the like more than {MAX_EXTENSION_DEPTH} deep: return lists instead"
+        )
     extension = _BY_TYPE.get(type(value))
     if extension is not None:
-        return msgpack.ExtType(extension.code, _pack(extension.to_plain(value)))
-    return _as_plain(value)
+        return msgpack.ExtType(extension.code, extension.to_body(value, depth + 1))
+    plain = _as_plain(value)
+    # Msgpack asks once for each value: what became a tuple or a big integer needs its extension now.
+    return plain if _is_native(plain) else _encode_other(depth, plain)
+
+
+_NATIVE = frozenset({type(None), bool, float, str, bytes, bytearray, list, dict})
+
+
+def _is_native(value: Any) -> bool:
+    return type(value) in _NATIVE or (type(value) is int and -(1 << 63) <= value < 1 << 64)
 
 
 _BASES: tuple[type[Any], ...] = (int, float, str, bytes, bytearray, tuple, list, dict, set, frozenset)
@@ -120,23 +173,29 @@ def _as_plain(value: Any) -> Any:  # noqa: PLR0911 - one return per documented k
     )
 
 
-def _decode_extension(code: int, data: bytes) -> Any:
+def _decode_extension(depth: int, code: int, data: bytes) -> Any:
     extension = _BY_CODE.get(code)
     if extension is None:
         raise CodecError(f"unknown extension type {code}: written by another program, or by a newer fuzzfarm")
-    return extension.from_plain(_unpack(data))
+    if depth >= MAX_EXTENSION_DEPTH:
+        raise CodecError(f"extensions nested more than {MAX_EXTENSION_DEPTH} deep: not written by fuzzfarm")
+    return extension.from_plain(_unpack(data, depth + 1))
 
 
-def _pack(value: Any) -> bytes:
+_ENCODERS = [partial(_encode_other, depth) for depth in range(MAX_EXTENSION_DEPTH + 1)]
+_DECODERS = [partial(_decode_extension, depth) for depth in range(MAX_EXTENSION_DEPTH + 1)]
+
+
+def _pack(value: Any, depth: int) -> bytes:
     # strict_types: subclasses (named tuples, IntEnum) reach the hook instead of losing their meaning silently;
     # surrogatepass: fuzzing produces lone surrogates, which strict UTF-8 cannot carry.
-    packer = msgpack.Packer(default=_encode_other, strict_types=True, unicode_errors="surrogatepass")
+    packer = msgpack.Packer(default=_ENCODERS[depth], strict_types=True, unicode_errors="surrogatepass")
     packed: bytes = packer.pack(value)
     return packed
 
 
-def _unpack(data: bytes) -> Any:
-    return msgpack.unpackb(data, ext_hook=_decode_extension, strict_map_key=False, unicode_errors="surrogatepass")
+def _unpack(data: bytes, depth: int) -> Any:
+    return msgpack.unpackb(data, ext_hook=_DECODERS[depth], strict_map_key=False, unicode_errors="surrogatepass")
 
 
 def pack(value: Any) -> bytes:
@@ -146,11 +205,14 @@ def pack(value: Any) -> bytes:
         UnsupportedValueError: for a value that cannot travel, one that contains itself, or one nested too deeply.
     """
     try:
-        return _pack(value)
+        return _pack(value, 0)
     except UnsupportedValueError:
         raise
-    except (TypeError, ValueError, OverflowError, RecursionError) as exc:
-        raise UnsupportedValueError(f"a value cannot be sent ({exc}): return plain, not self-containing data") from exc
+    except Exception as exc:  # converting a value runs its owner's code: `__str__`, serializers, ...
+        reason = str(exc) or type(exc).__name__
+        raise UnsupportedValueError(
+            f"a value cannot be sent ({reason}): return plain, not self-containing data"
+        ) from exc
 
 
 def unpack(data: bytes) -> Any:
@@ -160,7 +222,7 @@ def unpack(data: bytes) -> Any:
         CodecError: for bytes that `pack` cannot have made, whatever they are.
     """
     try:
-        return _unpack(data)
+        return _unpack(data, 0)
     except CodecError:
         raise
     except (ArithmeticError, LookupError, TypeError, ValueError, RecursionError, msgpack.UnpackException) as exc:

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import time
+from operator import add as borrowed_add  # noqa: F401 - a name that comes from another module
 from pathlib import Path
 from typing import Any
 
@@ -57,9 +58,111 @@ async def note_and_wait_for(folder: str, name: str, release: str) -> str:
     return name
 
 
+async def block_loop_once(folder: str, name: str) -> str:
+    """Hold the event loop for ever when called first."""
+    note(folder, name)
+    if len((Path(folder) / name).read_text().splitlines()) == 1:
+        time.sleep(600)  # noqa: ASYNC251 - that is the point
+    return "went on"
+
+
 def kill_self(_: Any = None) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 def fuzz_small(number: int) -> None:
     assert number < 1000, "too large"
+
+
+def exit_with(code: Any) -> None:
+    raise SystemExit(code)
+
+
+def interrupt() -> None:
+    raise KeyboardInterrupt("typed")
+
+
+class MuteError(Exception):
+    """Cannot be shown."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+    __repr__ = __str__
+
+
+def raise_mute() -> None:
+    raise MuteError
+
+
+class OddBaseError(BaseException):
+    """No Exception, as some test frameworks have it."""
+
+
+def raise_odd() -> None:
+    raise OddBaseError("odd")
+
+
+def raise_group() -> None:
+    raise ExceptionGroup("several", [ValueError("one"), TypeError("two")])
+
+
+def raise_stop_iteration() -> None:
+    raise StopIteration("stop")
+
+
+async def raise_cancelled() -> None:
+    raise asyncio.CancelledError("by itself")
+
+
+def recurse(depth: int = 0) -> int:
+    return recurse(depth + 1)
+
+
+def fail_with_long_message() -> None:
+    raise ValueError("x" * 1_000_000)
+
+
+async def swallow_cancellation(seconds: float) -> str:
+    """Ends well whatever one does to stop it."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            await asyncio.sleep(end - time.monotonic())
+        except asyncio.CancelledError:
+            continue
+    return "ended in spite of it"
+
+
+def fail_before(folder: str, name: str, tries: int) -> int:
+    """Fail until it was called `tries` times; return how often it was."""
+    note(folder, name)
+    count = len((Path(folder) / name).read_text().splitlines())
+    if count < tries:
+        raise ValueError(f"try {count}")
+    return count
+
+
+def environment(_: Any = None) -> dict[str, str]:
+    return dict(os.environ)
+
+
+def print_much(_: Any = None) -> str:
+    print("x" * 100_000)
+    return "printed"
+
+
+class Box:
+    """Holds a method that can be named."""
+
+    @staticmethod
+    def double(number: int) -> int:
+        return 2 * number
+
+    class Inner:
+        @staticmethod
+        def double(number: int) -> int:
+            return 2 * number
+
+
+NOT_CALLABLE = 7

@@ -9,18 +9,18 @@ for a test of each fact that this relies on.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from typing import Any
 
 from arq.connections import ArqRedis, RedisSettings
 from arq.worker import func
 from redis.asyncio.client import Pipeline
+from redis.asyncio.connection import ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
 from redis.exceptions import BusyLoadingError, ConnectionError, TimeoutError, WatchError  # noqa: A004
 
 from fuzzfarm_shared.arq_queue import FUNCTION, deserialize_job, serialize_job
-from fuzzfarm_shared.connection import FIRST_BACKOFF_S, LONGEST_BACKOFF_S, connection_options
+from fuzzfarm_shared.connection import FIRST_BACKOFF_S, LONGEST_BACKOFF_S, Patience, connection_options
 from fuzzfarm_shared.keys import Lane
 from fuzzfarm_shared.settings import WorkerHostSettings
 from fuzzfarm_worker.host import WorkerHost
@@ -134,6 +134,17 @@ class WakingPool(ArqRedis):
         return WatchTolerantPipeline(pool, self.response_callbacks, transaction, shard_hint)
 
 
+class PatientConnectionPool(ConnectionPool):
+    """Waits for a server that is away where redis-py's retries do not: while a new connection introduces itself."""
+
+    patience: Patience
+
+    async def get_connection(self, *args: Any, **options: Any) -> Any:
+        """Return a connection that is ready; raises FarmUnreachableError when the server stays away."""
+        connection = super().get_connection
+        return await self.patience.call(lambda: connection(*args, **options))
+
+
 class WatchTolerantPipeline(Pipeline):
     """Lets arq skip a job when the connection is lost between its WATCH and EXEC.
 
@@ -151,13 +162,14 @@ class WatchTolerantPipeline(Pipeline):
 
 def _pool(settings: WorkerHostSettings, host: WorkerHost) -> WakingPool:
     backoff = ExponentialBackoff(cap=LONGEST_BACKOFF_S, base=FIRST_BACKOFF_S)
-    make: Callable[..., WakingPool] = WakingPool.from_url
-    pool = make(
+    connections: PatientConnectionPool = PatientConnectionPool.from_url(
         settings.redis_url,
         **connection_options(settings),
-        retry=Retry(backoff, -1),
+        retry=Retry(backoff, max(1, round(settings.reconnect_s / LONGEST_BACKOFF_S))),
         retry_on_error=[ConnectionError, TimeoutError, BusyLoadingError],
     )
+    connections.patience = Patience(settings)
+    pool = WakingPool(connections)
     pool.host = host
     pool.job_serializer = serialize_job
     pool.job_deserializer = deserialize_job

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import aclosing
 
 from fuzzfarm_shared.errors import TargetError
 from fuzzfarm_shared.log import get_logger
@@ -22,6 +23,9 @@ GUIDED_SHARE = 8
 
 LEAST_EXAMPLES = 250
 """Fewer examples than this are not worth a claim."""
+
+LONG_S = 5.0
+"""A shard that needs longer than this from now on gives half of its rest back."""
 
 LANE_EXAMPLES = 1 << 32
 """Indexes of one shard of a run that is bounded by time: more than it can get through."""
@@ -69,24 +73,45 @@ class ShardWork:
             await self._commit(self._next)
 
     async def _run_examples(self, deadline_s: float | None) -> None:
-        attempt, settings = self._attempt, self._attempt.host.settings
+        attempt = self._attempt
         attempt.host.tools.allowed.check_target(self._operation.target)
         if self._operation.strategy is not None:
             attempt.host.tools.allowed.check_target(self._operation.strategy)
-        commit_at = time.monotonic() + settings.commit_every_s
-        shard = attempt.host.children.run_shard(self._operation, self._next, attempt.stop, deadline_s=deadline_s)
-        try:
+        ends_at = None if deadline_s is None else time.monotonic() + deadline_s
+        while self._next < attempt.stop and not attempt.stopping:
+            if await self._run_some(None if ends_at is None else max(0.0, ends_at - time.monotonic())):
+                return
+
+    async def _run_some(self, deadline_s: float | None) -> bool:
+        """Run examples, committing on the way, until what is left should be shared; True at the end of the shard.
+
+        A shard is closed before its rest is handed back, because it must not run that; the child stays warm.
+        """
+        attempt, start, started = self._attempt, self._next, time.monotonic()
+        commit_at = started + attempt.host.settings.commit_every_s
+        shard = attempt.host.children.run_shard(self._operation, start, attempt.stop, deadline_s=deadline_s)
+        async with aclosing(shard):
             async for progress in shard:
                 self._pending.append(progress.result)
                 self._next = progress.next_index
                 if attempt.stopping:
-                    return
-                if time.monotonic() >= commit_at and self._next < attempt.stop:
+                    return False
+                if time.monotonic() >= commit_at and self._committed < self._next < attempt.stop:
                     await self._commit(self._next)
-                    await self._share()
-                    commit_at = time.monotonic() + settings.commit_every_s
-        finally:
-            await shard.aclose()
+                    commit_at = time.monotonic() + attempt.host.settings.commit_every_s
+                    if self._takes_long(self._next - start, time.monotonic() - started):
+                        break
+            else:
+                return True
+        await attempt.hand_back_from(self._next + (attempt.stop - self._next) // 2)
+        return False
+
+    def _takes_long(self, examples: int, seconds: float) -> bool:
+        """Whether what is left is worth sharing: other workers may have nothing to do for a long time."""
+        left = self._attempt.stop - self._next
+        if self._operation.time_s is not None or left < 2 * LEAST_EXAMPLES:
+            return False
+        return left * seconds / max(1, examples) > LONG_S
 
     async def _keep_a_share(self) -> None:
         """Hand back most of a long range at once, so that other workers start too."""
@@ -94,12 +119,6 @@ class ShardWork:
         share = max(LEAST_EXAMPLES, -(-left // GUIDED_SHARE)) if self._operation.time_s is None else LANE_EXAMPLES
         if share < left:
             await self._attempt.hand_back_from(self._next + share)
-
-    async def _share(self) -> None:
-        """Hand back the later half of what is left of a shard that takes its time."""
-        left = self._attempt.stop - self._next
-        if self._operation.time_s is None and left >= 2 * LEAST_EXAMPLES:
-            await self._attempt.hand_back_from(self._next + left // 2)
 
     def _remaining_s(self) -> float | None:
         if self._operation.time_s is None:

@@ -140,6 +140,9 @@ class WorkerHost:
         except FuzzfarmError as exc:
             log.error("the heartbeat ended, and so does this worker", reason=str(exc))
             signal.raise_signal(signal.SIGTERM)
+        except Exception:
+            log.exception("the heartbeat ended, and so does this worker")
+            signal.raise_signal(signal.SIGTERM)
 
     def _report(self) -> bytes:
         report = WorkerReport(

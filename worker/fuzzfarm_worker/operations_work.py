@@ -21,6 +21,9 @@ from fuzzfarm_worker.renewal import LeaseEnd
 HANG_MARGIN_S = 5.0
 """A loop that did not come round for this long after the longest time-out of a chunk is hung."""
 
+SIGN_OF_LIFE_S = 1.0
+"""How often a chunk shows that the loop comes round, whatever the settings say of commits."""
+
 MOST_DEATHS = 3
 """A chunk whose worker died so often: its first operation without an outcome is given up."""
 
@@ -46,6 +49,10 @@ class OperationsWork:
 
     async def run(self) -> None:
         """Run what can be run here; refuse what cannot."""
+        if self._attempt.claim.deaths >= MOST_DEATHS:
+            await self._give_up_first()
+            if self._attempt.complete:
+                return
         self._prepare()
         if self._attempt.claim.deaths:
             await self._run_one_by_one()
@@ -80,12 +87,16 @@ class OperationsWork:
             self._ended.set()
             await keeper
 
+    async def _give_up_first(self) -> None:
+        """Record the error of the operation at which workers died; before its target is loaded, which may kill too."""
+        claim = self._attempt.claim
+        victim = next(self._attempt.done.missing(claim.start, claim.stop), None)
+        if victim is not None:
+            self._recorder.record(victim, False, _worker_lost(), MOST_DEATHS, time.monotonic(), 0.0)
+            await self._commit()
+
     async def _run_one_by_one(self) -> None:
         calls = self._calls()
-        if self._attempt.claim.deaths >= MOST_DEATHS:
-            victim = next(calls, None)
-            if victim is not None:
-                self._recorder.record(victim[0], False, _worker_lost(), MOST_DEATHS, time.monotonic(), 0.0)
         share_at = time.monotonic() + self._attempt.host.settings.share_after_s
         for call in calls:
             await self._commit()
@@ -121,13 +132,18 @@ class OperationsWork:
     async def _keep(self) -> None:
         """While operations run: commit what has ended, give back what has not started, show that the loop lives."""
         settings = self._attempt.host.settings
+        now = time.monotonic()
+        commit_at, share_at = now + settings.commit_every_s, now + settings.share_after_s
         try:
-            if not await self._ends_within(settings.share_after_s):
-                await self._share()
-            while not await self._ends_within(settings.commit_every_s):
+            while not await self._ends_within(min(commit_at, share_at, now + SIGN_OF_LIFE_S) - now):
+                now = time.monotonic()
                 self._extend_deadline()
-                await self._commit()
-                await self._share()
+                if now >= commit_at:
+                    await self._commit()
+                    commit_at = now + settings.commit_every_s
+                if now >= share_at:
+                    await self._share()
+                    share_at = now + settings.commit_every_s
         except FencedError:
             self._attempt.lease.end(LeaseEnd.LOST)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fuzzfarm_shared.errors import UnsupportedValueError
@@ -62,7 +62,10 @@ class Recorder:
             duration_s: seconds from there to its end.
         """
         if not ok:
-            self._errors[len(self._indexes)] = operation_error(value, self.attempt, self.worker)
+            error = operation_error(value, self.attempt, self.worker)
+            if error.kind is ErrorKind.INVALID_RESULT:  # found by a child, which knows no key
+                error = replace(error, message=_named(self.payload, index, error.message))
+            self._errors[len(self._indexes)] = error
             value = None
         self._indexes.append(index)
         self._values.append(value)
@@ -134,11 +137,15 @@ class Recorder:
             segment.errors[place] = OperationError(
                 ErrorKind.INVALID_RESULT,
                 type(value).__qualname__,
-                f"operation {segment.operation_keys()[place]!r}: {message}",
+                _named(self.payload, segment.indexes[place], message),
                 attempt=self.attempt,
                 worker=self.worker,
             )
         return segment
+
+
+def _named(payload: Payload, index: int, message: str) -> str:
+    return f"operation {payload.keys_of([index])[0]!r}: {message}"
 
 
 def _as_range(indexes: list[int]) -> Sequence[int]:

@@ -16,7 +16,7 @@ from enum import Enum
 from typing import Any
 
 from redis import Redis
-from redis.exceptions import NoScriptError
+from redis.exceptions import NoScriptError, RedisError
 
 from fuzzfarm_shared.connection import LOST, connection_options
 from fuzzfarm_shared.keys import AttemptId
@@ -107,6 +107,9 @@ class RenewalThread:
             replies = self._evaluate(arguments)
         except LOST as exc:
             log.debug("leases could not be renewed", reason=str(exc))
+            return
+        except RedisError as exc:  # a full server, for one: the next renewal may find it mended
+            log.warning("leases could not be renewed", reason=str(exc))
             return
         for lease, reply in zip(leases, replies, strict=True):
             if reply in _REPLIES and not self._loop.is_closed():

@@ -8,6 +8,7 @@ import sys
 
 from arq.worker import create_worker
 
+from fuzzfarm_shared.connection import check_server, connect
 from fuzzfarm_shared.settings import WorkerHostSettings
 from fuzzfarm_worker.arq_worker import worker_settings
 
@@ -24,6 +25,15 @@ def run_worker(settings: WorkerHostSettings) -> int:
 
         asyncio.set_event_loop(uvloop.new_event_loop())
     worker = create_worker(worker_settings(settings))
+    worker.loop.run_until_complete(_check(settings))  # arq itself would end with a traceback
     gc.freeze()  # what was imported stays: each full collection would walk through all of it
     worker.run()
     return 0
+
+
+async def _check(settings: WorkerHostSettings) -> None:
+    client = connect(settings)
+    try:
+        await check_server(client, settings)
+    finally:
+        await client.aclose()

@@ -121,7 +121,9 @@ class AttemptStore:
 
     async def claim(self, attempt: AttemptId) -> Claim | Refused | None:
         """Move the attempt from arq's queue into our leases; None when the chunk is no longer waiting for it."""
-        reply = await self._run("claim", attempt, self._worker, self._lease_ms, random_bits())
+        reply = await self._run(
+            "claim", attempt, self._worker, self._lease_ms, random_bits(), SETTLING_REFUSALS, ALIVE_MS
+        )
         if not reply:
             return None
         if reply[0] == b"refused":

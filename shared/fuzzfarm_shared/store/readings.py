@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
@@ -17,6 +18,10 @@ ENTRIES_PER_READ = 16
 """Segments fetched at once: at most 50k outcomes each, so this bounds what a reader holds."""
 
 _COUNTERS = ("total", "succeeded", "failed", "cancelled", "sealed", "cancel", "examples", "late", "created", "finished")
+
+_CURSOR = re.compile(r"(?P<entry>[0-9]{1,20}(-[0-9]{1,20})?)(\+(?P<taken>[0-9]{1,9}))?")
+_LARGEST_ID = (1 << 64) - 1
+"""Of either part of an entry's id: https://redis.io/docs/latest/develop/data-types/streams/#entry-ids."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +42,10 @@ class OutcomeCursor:
     @classmethod
     def parse(cls, text: str) -> OutcomeCursor:
         """Return the cursor written as `text`; ValueError for any other text."""
-        entry, _, taken = text.partition("+")
-        if not entry.replace("-", "").isdigit():
+        match = _CURSOR.fullmatch(text)
+        if match is None or any(int(part) > _LARGEST_ID for part in match["entry"].split("-")):
             raise ValueError(f"{text!r} is no cursor: give back what a stream's `cursor` said")
-        return cls(entry, int(taken or 0))
+        return cls(match["entry"], int(match["taken"] or 0))
 
 
 def outcome_context(batch: str, submit_id: str) -> tuple[str, ...]:

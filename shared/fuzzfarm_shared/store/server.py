@@ -27,7 +27,8 @@ def source(name: str) -> str:
         f"local LANES = {{{lanes}}}\n"
         f"local ARQ = {{JOB = '{arq_queue.JOB_PREFIX}', RETRY = '{arq_queue.RETRY_PREFIX}', "
         f"IN_PROGRESS = '{arq_queue.IN_PROGRESS_PREFIX}', IN_PROGRESS_MS = {arq_queue.IN_PROGRESS_MS}, "
-        f"CLOCK_SKEW_MS = {arq_queue.CLOCK_SKEW_MS}, FUNCTION = '{arq_queue.FUNCTION}'}}\n"
+        f"CLOCK_SKEW_MS = {arq_queue.CLOCK_SKEW_MS}, LANE_GAP_MS = {arq_queue.LANE_GAP_MS}, "
+        f"FUNCTION = '{arq_queue.FUNCTION}'}}\n"
     )
     return header + (folder / "prelude.lua").read_text() + (folder / f"{name}.lua").read_text()
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 
+from fuzzfarm_shared.errors import BatchNotFoundError
 from fuzzfarm_shared.keys import Lane, Part, random_bits
 from fuzzfarm_shared.store.server import Server
 
@@ -92,14 +93,18 @@ class SubmissionStore:
         seal: bool,
         queue_limit: int,
     ) -> Accepted:
-        """Add the payload that has place `index`, or find that it is there; `seal` says that it is the last."""
+        """Add the payload that has place `index`, or find that it is there; `seal` says that it is the last.
+
+        Raises:
+            BatchNotFoundError: when the batch was begun and is gone: expired, or lost with its server.
+        """
         last = index + 1 if seal else -1
         return await self._submit(
             batch, submit_id, payload=payload, index=index, envelope=envelope, seal=last, queue_limit=queue_limit
         )
 
     async def seal(self, batch: str, submit_id: str, payloads: int) -> Accepted:
-        """Say that the batch consists of its first `payloads` payloads and no more."""
+        """Say that the batch consists of its first `payloads` payloads and no more; raises as `append`."""
         return await self._submit(batch, submit_id, seal=payloads)
 
     async def boundaries(self, batch: str) -> list[tuple[int, bytes]]:
@@ -128,6 +133,8 @@ class SubmissionStore:
         status, kept_id, *numbers = await self._server.run(
             "submit", batch, submit_id, ttl_s, queue_limit, index, *content, random_bits(), seal, *digests
         )
+        if status == b"lost":
+            raise BatchNotFoundError(batch)
         payloads, operations, sealed, cancelled, depth = numbers
         word, _, place = status.decode().partition(":")
         duplicate = int(place) if place else None

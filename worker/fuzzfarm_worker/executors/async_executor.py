@@ -48,6 +48,7 @@ class AsyncExecutor:
         self._kernel = Kernel(max_workers)
         self._queue = _Queue()
         self._futures: set[AsyncFuture[Any]] = set()
+        self._canceller = self._cancel  # bound once, not for every future
         self._gates = Gates(self._enqueue, lambda call, error: self._finish(call[0], False, error))
         self._run: Run | None = None
         self._owner: asyncio.Task[None] | None = None
@@ -75,9 +76,10 @@ class AsyncExecutor:
         run = self._run
         if run is None or run.finished.done() or run.loop is not asyncio.get_running_loop():
             run = self._open()
-        future: AsyncFuture[Any] = AsyncFuture(self._cancel)
+        future: AsyncFuture[Any] = AsyncFuture(self._canceller)
         self._futures.add(future)
-        call: Call = (future, fn, args, kwargs, None, retries, retry_delay)
+        # No empty dict: what a waiting call holds is what the garbage collector has to walk.
+        call: Call = (future, fn, args, kwargs or None, None, retries, retry_delay)
         if semaphore is not None:
             self._gates.pass_through(semaphore, call)
         else:
@@ -189,7 +191,7 @@ class AsyncExecutor:
         """Start the run that takes calls from the queue as long as this executor is open."""
         if self._run is not None:  # the loop it belonged to was closed under it
             self._lose_everything()
-        run = self._run = self._kernel.open(self._queue, self._record, lasting=True)
+        run = self._run = self._kernel.open(self._queue, self._finish, lasting=True)
         self._owner = run.loop.create_task(run.completed())
         self._owner.add_done_callback(partial(self._owner_ended, run))
         return run
@@ -208,16 +210,13 @@ class AsyncExecutor:
         for future in tuple(self._futures):
             self._finish(future, False, asyncio.CancelledError())
 
-    def _record(self, future: AsyncFuture[Any], ok: bool, value: Any, *_: Any) -> None:
-        self._finish(future, ok, value)
-
-    def _finish(self, future: AsyncFuture[Any], ok: bool, value: Any) -> None:
+    def _finish(self, future: AsyncFuture[Any], ok: bool, value: Any, *_: Any) -> None:
         self._futures.discard(future)
         if ok:
             future.set_result(value)
         else:
             future.set_exception(value)
-        if not self._futures and self._is_shut_down:
+        if self._is_shut_down and not self._futures:
             self._stop_run()
             if self._no_futures is not None and not self._no_futures.done():
                 self._no_futures.set_result(None)

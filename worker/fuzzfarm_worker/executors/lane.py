@@ -91,7 +91,7 @@ class Lane:
                 if deadline < alarm.at:
                     alarm.set(deadline)
             ok = True
-            value: Any = None
+            value: Any
             try:
                 if awaitable is not None:
                     value = await awaitable

@@ -15,7 +15,7 @@ REPORT_S = 0.2
 TICK_S = 0.05
 """Seconds between two looks at a running child; a hang is seen that much late."""
 
-STOP_GRACE_S = 0.2
+STOP_GRACE_S = 1.0
 """How long a child may take to end its current example when its shard is closed, before it is killed."""
 
 DESCRIBE_EXTRA_S = 5.0

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from fuzzfarm_shared.outcomes import ErrorKind
 from fuzzfarm_worker.fuzzing import signature
 from fuzzfarm_worker.fuzzing.generation import Drawn, Invalid, call_source, encoded, fingerprint, size
 from fuzzfarm_worker.fuzzing.recorder import SHRINKING, Cell
@@ -148,7 +147,7 @@ class Examples:
         """Return what the worker makes a finding of."""
         return {
             "id": signature.finding_id(self._subject.target, mark),
-            "kind": (ErrorKind.MEMORY if isinstance(exc, MemoryError) else ErrorKind.EXCEPTION).value,
+            "kind": "memory" if isinstance(exc, MemoryError) else "exception",
             "type": signature.type_name(exc),
             "message": clean(_message(exc), MAX_MESSAGE_CHARS),
             "location": signature.location(signature.walk(exc.__traceback__)),

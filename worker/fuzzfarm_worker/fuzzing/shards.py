@@ -14,6 +14,7 @@ from fuzzfarm_worker.fuzzing.deaths import death_failure
 from fuzzfarm_worker.fuzzing.interpreter import Death, Interpreter, raise_if_broken
 from fuzzfarm_worker.fuzzing.merging import combine
 from fuzzfarm_worker.fuzzing.recorder import SHRINKING, Cell
+from fuzzfarm_worker.fuzzing.starvation import waited_for_processor_ns
 
 MAX_SKIPPED = 1_000
 """Killing examples that a shard remembers, so that a repeated one does not cost another child."""
@@ -78,6 +79,7 @@ class Shard:
     _ran_s: float = 0.0
     _shrinking: str = ""
     _base: tuple[int, int] = (0, 0)
+    _watched: tuple[int, int] = (0, 0)
     _invalid: int = 0
     _distinct: int = 0
     _findings: dict[str, Finding] = field(default_factory=dict)
@@ -159,7 +161,11 @@ class Shard:
         if not started:
             return time.monotonic() - self._idle_since > IDLE_TIMEOUT_S
         self._idle_since = time.monotonic()
-        return time.monotonic_ns() - started > self.operation.example_timeout_s * NS
+        waited = waited_for_processor_ns(child.process.pid)
+        if started != self._watched[0]:
+            self._watched = (started, waited)
+        starved = waited - self._watched[1]
+        return time.monotonic_ns() - started - starved > self.operation.example_timeout_s * NS
 
     def bury(self, death: Death) -> bool:
         """Go on after a child's death; return whether an example of the shard caused it.

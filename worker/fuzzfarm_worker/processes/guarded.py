@@ -89,10 +89,10 @@ class GuardianProcess:
         with self._lock:
             self._discard()
 
-    def killed(self) -> None:
-        """Somebody killed the guardian: kill what it leaves behind, by the tags that all of it carries."""
+    def killed(self, pid: int | None) -> None:
+        """Somebody killed this guardian: kill what it leaves behind, by the tags that all of it carries."""
         with self._lock:
-            if self._process is not None and self._process.poll() is not None:
+            if pid == self.pid:  # otherwise another channel has noticed first
                 self._discard()
                 kill_tagged(self._prefix)
 
@@ -142,6 +142,7 @@ class GuardedSpawner:
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._sock = _GUARDIAN.connect()
+        self._guardian = _GUARDIAN.pid
         self._jobs = itertools.count(1)
         self._starting: dict[int, asyncio.Future[None]] = {}
         self._children: dict[int, GuardedChild] = {}
@@ -253,7 +254,7 @@ class GuardedSpawner:
     def _lost(self) -> None:
         """The guardian died: its children are gone or killed here, and nobody can know their exit codes."""
         self._release()
-        _GUARDIAN.killed()
+        _GUARDIAN.killed(self._guardian)
         self._fail_all("its guardian ended")
 
     def _fail_all(self, reason: str) -> None:

@@ -15,7 +15,8 @@ enforced since 2.4.25 (getrlimit(2)) but hands down through fork and exec. An or
 leader has no business here and is killed.
 
 Limits are set on the guardian itself (soft ones, which it may raise again) around ``posix_spawn``, so the program has
-them from its first instruction, and are made hard with ``prlimit`` right after: no ``preexec_fn``, no extra program.
+them from its first instruction, and are made hard with ``prlimit`` right after, for what it has forked by then too: no
+``preexec_fn``, no extra program.
 """
 
 from __future__ import annotations
@@ -56,6 +57,10 @@ RETRY_S = 0.05
 #: How long the guardian stays to reap once its worker is gone; SIGKILL normally needs milliseconds.
 LAST_REAP_S = 10.0
 
+#: Enough for the pids of 9,000 children, and small enough to be allocated without a system call.
+CHILDREN_BYTES = 64 * 1024
+#: Enough for as many processes as Linux can have (4 million).
+MOST_CHILDREN_BYTES = 32 * 1024 * 1024
 #: The upper half of a tag names the guardian, the lower half the leader.
 TAG_PREFIX_SHIFT = 32
 
@@ -310,7 +315,9 @@ class Guardian:
 
     def orphans(self) -> list[int]:
         """Children that are not leaders: only this process reaps, so one read of the list is exact."""
-        listing = os.pread(self.children, 1 << 20, 0)
+        listing = os.pread(self.children, CHILDREN_BYTES, 0)
+        if len(listing) >= CHILDREN_BYTES - 8:
+            listing = os.pread(self.children, MOST_CHILDREN_BYTES, 0)
         if listing.count(b" ") == len(self.leaders):
             return []
         return [pid for pid in map(int, listing.split()) if pid not in self.leaders]
@@ -363,15 +370,37 @@ def spawn_limited(argv: list[bytes], env: dict[bytes, bytes], order: Order, tag:
     finally:
         for kind, pair in saved:
             resource.setrlimit(kind, pair)
-    for kind, value in zip(_SET_AFTER, order.limits, strict=True):
-        if value >= 0:
-            harden(pid, kind, value)
+    wanted = [(kind, value) for kind, value in zip(_SET_AFTER, order.limits, strict=True) if value >= 0]
+    if wanted:
+        harden_tree(pid, wanted)
     return pid
 
 
 def clamp(value: int, hard: int) -> int:
     """A soft limit cannot be above the hard one the worker itself has."""
     return value if hard == resource.RLIM_INFINITY else min(value, hard)
+
+
+def harden_tree(pid: int, limits: list[tuple[int, int]]) -> None:
+    """Make the limits of a child final, and those of all it has forked already.
+
+    Parents first: what one forks from then on inherits final limits, and what it forked before is in its list. So a
+    program that raised its soft limits in its first moments, and what it started meanwhile, are put back.
+    """
+    for kind, value in limits:
+        harden(pid, kind, value)
+    for child in children_of(pid):
+        harden_tree(child, limits)
+
+
+def children_of(pid: int) -> list[int]:
+    """The children of all threads of a process, as far as it still exists."""
+    children: list[int] = []
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{thread}/children", "rb") as file:
+                children += map(int, file.read().split())
+    return children
 
 
 def harden(pid: int, kind: int, value: int) -> None:

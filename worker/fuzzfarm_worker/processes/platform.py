@@ -114,7 +114,8 @@ class WindowsPlatform:
 
     def kill_tree(self, process: subprocess.Popen[bytes]) -> None:
         """End the program and, by taskkill, the children it has at this moment."""
-        subprocess.run(["taskkill", "/T", "/F", "/PID", str(process.pid)], capture_output=True, check=False)  # noqa: S607
+        with contextlib.suppress(OSError):  # a Windows without taskkill: the program alone is ended
+            subprocess.run(["taskkill", "/T", "/F", "/PID", str(process.pid)], capture_output=True, check=False)  # noqa: S607
         with contextlib.suppress(OSError):  # taskkill was faster
             process.kill()
 

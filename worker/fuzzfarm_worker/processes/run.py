@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import signal
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable
+from typing import IO, TYPE_CHECKING
 
 from fuzzfarm_worker.processes.capture import Capture
 from fuzzfarm_worker.processes.command import CommandResult, CommandSpec, StreamName, checked_command, checked_env
@@ -62,43 +60,47 @@ class CommandRun:
         """Start the program with both pipes drained from its first moment."""
         env = checked_env(self.command, self.spec.env)
         cwd = os.fspath(self.spec.cwd) if self.spec.cwd is not None else os.getcwd()
-        with contextlib.ExitStack() as child_ends:
-            stdin = child_ends.enter_context(self._stdin())
-            stdout, stderr = [await self._open_pipe(capture, child_ends) for capture in self._captures]
+        child_ends: list[int] = []
+        stdin = self._open_stdin()
+        try:
+            for capture in self._captures:
+                child_ends.append(await self._open_pipe(capture))  # noqa: PERF401 - those made must be closed
+            stdin_fd = self._pipes.null if stdin is None else stdin.fileno()
             self._started_at = time.monotonic()
-            request = SpawnRequest(self.command, cwd, env, stdin, stdout, stderr, self.spec.limits)
+            stdout_fd, stderr_fd = child_ends
+            request = SpawnRequest(self.command, cwd, env, stdin_fd, stdout_fd, stderr_fd, self.spec.limits)
             self._child = await spawner.spawn(request)
+        finally:
+            for fd in child_ends:
+                os.close(fd)
+            if stdin is not None:
+                stdin.close()
         for drain in self._drains:
             self._pipes.begin_soon(drain) if self._on_output is None else drain.begin()
         self._kill_if_unwanted()
         return self._child
 
-    async def _open_pipe(self, capture: Capture, child_ends: contextlib.ExitStack) -> int:
+    async def _open_pipe(self, capture: Capture) -> int:
         drain, writer = await self._pipes.open_output(
             capture, self._kill_if_unwanted if self.spec.stop_at_cap else None
         )
-        child_ends.callback(os.close, writer)
         self._drains.append(drain)
         return writer
 
-    @contextlib.contextmanager
-    def _stdin(self) -> Iterator[int]:
-        """A descriptor to read from: a file even for bytes, so that nobody has to feed a pipe."""
+    def _open_stdin(self) -> IO[bytes] | None:
+        """A file to read from, even for bytes, so that nobody has to feed a pipe."""
         source = self.spec.stdin
         if source is None:
-            yield self._pipes.null
-        elif isinstance(source, Path):
-            try:
-                file = source.open("rb")
-            except OSError as error:
-                raise ProcessStartError(self.command, f"stdin {source}: {error.strerror}") from error
-            with file:
-                yield file.fileno()
-        else:
-            with tempfile.TemporaryFile(buffering=0) as copy:
-                copy.write(source)
-                copy.seek(0)
-                yield copy.fileno()
+            return None
+        if isinstance(source, bytes):
+            copy = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
+            copy.write(source)
+            copy.seek(0)
+            return copy
+        try:
+            return source.open("rb")
+        except OSError as error:
+            raise ProcessStartError(self.command, f"stdin {source}: {error.strerror}") from error
 
     def _kill_if_unwanted(self) -> None:
         """Kill at the cap, or after an error in ``on_output``; output may come before the start is known."""

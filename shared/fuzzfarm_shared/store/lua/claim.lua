@@ -1,6 +1,7 @@
--- Move an attempt from arq's queue into our leases. ARGV: batch, chunk, token, worker, lease (ms), random bits.
--- Returns {} when the attempt is no longer the chunk's; {"refused"} when this worker refused it before (it is queued
--- again for others); else {"ok", envelope, payload, a, b, units done, deaths, attempt, submit id, cancelled, now,
+-- Move an attempt from arq's queue into our leases. ARGV: batch, chunk, token, worker, lease (ms), random bits,
+-- refusals that settle a chunk, ms after which a worker is no longer counted as alive.
+-- Returns {} when the attempt is no longer the chunk's; {"refused"} when this worker refused it before and others have
+-- not (it is queued again for them); else {"ok", envelope, payload, a, b, units done, deaths, attempt, submit id, cancelled, now,
 -- first claim of the payload (ms), kind, last commit, lane, given up, partial results...}.
 local batch, chunk, token, worker, lease_ms = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
 local id = batch .. '/' .. chunk .. '@' .. token
@@ -8,9 +9,10 @@ forget_job(id)
 
 local rec = load_chunk(batch, chunk)
 if not rec or rec.t ~= token then return {} end
-if rec.s == 'l' and rec.w ~= worker then return {} end
-for _, name in ipairs(rec.r or {}) do
-  if name == worker then
+if rec.s == 'd' or (rec.s == 'l' and rec.w ~= worker) then return {} end
+if rec.s == 'w' and rec.r then
+  local settled, refused = is_refused(rec, tonumber(ARGV[7]), tonumber(ARGV[8]))
+  if refused[worker] and not settled then
     enqueue(batch, chunk, rec, ARGV[6])
     return {'refused'}
   end
@@ -22,6 +24,8 @@ redis.call('ZADD', LEASES, now + lease_ms, id)
 
 local meta, payloads = key(batch, part.META), key(batch, part.PAYLOADS)
 redis.call('HSETNX', payloads, 'd' .. rec.p, now)
+keep(batch, part.PAYLOADS)
+keep_shared(LEASES, redis.call('HGET', meta, 'ttl'))
 touch(batch)
 local reply = {'ok', redis.call('HGET', payloads, rec.p), rec.p, rec.a, rec.b, rec.m, rec.d, rec.n,
   redis.call('HGET', meta, 'submit'), flag(meta, 'cancel'), now, tonumber(redis.call('HGET', payloads, 'd' .. rec.p)),

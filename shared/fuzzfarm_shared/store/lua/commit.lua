@@ -10,6 +10,10 @@ local meta, payloads = key(batch, part.META), key(batch, part.PAYLOADS)
 
 local rec = load_chunk(batch, chunk)
 if not rec or rec.t ~= token or rec.s ~= 'l' then
+  -- The last commit of a chunk, once more: its reply was lost.
+  if (rec and rec.s == 'd' and rec.t == token) or redis.call('HGET', meta, 'last') == chunk .. '@' .. token then
+    return {'again', flag(meta, 'cancel')}
+  end
   if redis.call('EXISTS', meta) == 1 then redis.call('HINCRBY', meta, 'late', ARGV[6] + ARGV[7] + ARGV[8]) end
   return {'fenced', 0}
 end
@@ -22,6 +26,7 @@ if partial then
   if rec.p > tonumber(redis.call('HGET', meta, 'partials') or -1) then redis.call('HSET', meta, 'partials', rec.p) end
 elseif envelope ~= '' then
   redis.call('XADD', key(batch, part.OUTCOMES), '*', 'd', envelope)
+  keep(batch, part.OUTCOMES)
   for i, name in ipairs({'succeeded', 'failed', 'cancelled'}) do
     if ARGV[5 + i] ~= '0' then redis.call('HINCRBY', meta, name, ARGV[5 + i]) end
   end
@@ -30,7 +35,7 @@ if ARGV[15] == '1' then redis.call('HSET', payloads, 'x' .. rec.p, 1) end
 if ARGV[10] ~= '0' then redis.call('HINCRBY', meta, 'examples', ARGV[10]) end
 
 if final then
-  redis.call('HDEL', key(batch, part.CHUNKS), chunk)
+  save_chunk(batch, chunk, {s = 'd', t = token})
   redis.call('ZREM', LEASES, batch .. '/' .. chunk .. '@' .. token)
 else
   rec.q, rec.m = number, ARGV[11]
@@ -46,6 +51,6 @@ elseif left <= 0 or rec.k == 'merge' then
   if rec.k == 'merge' then redis.call('DEL', key(batch, part.PARTIALS) .. rec.p) end
 end
 local cancelled = flag(meta, 'cancel')
-finish_if_complete(batch)
+if finish_if_complete(batch) then redis.call('HSET', meta, 'last', chunk .. '@' .. token) end
 touch(batch)
 return {'ok', cancelled}

@@ -24,8 +24,7 @@ if mode == 'refused' then
   local known = false
   for _, name in ipairs(rec.r) do known = known or name == ARGV[9] end
   if not known then rec.r[#rec.r + 1] = ARGV[9] end
-  local alive = redis.call('ZCOUNT', WORKERS, now - tonumber(ARGV[11]), '+inf')
-  if #rec.r >= tonumber(ARGV[10]) or #rec.r >= alive then
+  if is_refused(rec, tonumber(ARGV[10]), tonumber(ARGV[11])) then
     save_chunk(batch, chunk, rec)
     return 'settled'
   end

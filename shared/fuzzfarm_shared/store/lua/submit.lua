@@ -3,16 +3,22 @@
 --       units (examples of a fuzz operation, else operations), random bits, seal (payload count or -1),
 --       then digests of the operations' keys.
 -- Returns {status, submit id, payloads accepted, operations accepted, sealed, cancelled, waiting chunks}
--- where status is "ok", "wait" (queue full, nothing done), "conflict" or "duplicate:N" (digest N was there before).
+-- where status is "ok", "wait" (queue full, nothing done), "conflict", "duplicate:N" (digest N was there before) or
+-- "lost" (the batch was begun and is gone).
 local batch, ttl, limit = ARGV[1], ARGV[3], tonumber(ARGV[4])
 local index, count, digest, envelope = tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7], ARGV[8]
 local lane, units, bits, seal = ARGV[9], tonumber(ARGV[10]), ARGV[11], tonumber(ARGV[12])
 local meta, boundaries = key(batch, part.META), key(batch, part.BOUNDARIES)
 
 if redis.call('EXISTS', meta) == 0 then
+  if index > 0 or (index < 0 and seal >= 0) then return {'lost', '', 0, 0, 0, 0, 0} end
   redis.call('HSET', meta, 'submit', ARGV[2], 'created', now, 'ttl', ttl, 'touched', 0, 'total', 0, 'succeeded', 0,
     'failed', 0, 'cancelled', 0, 'sealed', 0, 'cancel', 0, 'chunks', 0, 'examples', 0, 'late', 0)
   redis.call('ZADD', BATCHES, now, batch)
+  -- Names of expired batches would pile up; looking at some for each new one keeps them a small part.
+  for _, name in ipairs(redis.call('ZRANDMEMBER', BATCHES, 4)) do
+    if redis.call('EXISTS', key(name, part.META)) == 0 then redis.call('ZREM', BATCHES, name) end
+  end
   touch(batch, true)
 end
 
@@ -26,8 +32,8 @@ end
 local function append()
   local known = redis.call('LINDEX', boundaries, index)
   if known then return known == digest and 'ok' or 'conflict' end
-  if flag(meta, 'sealed') == 1 then return 'conflict' end
   if flag(meta, 'cancel') == 1 then return 'ok' end
+  if flag(meta, 'sealed') == 1 or index ~= redis.call('LLEN', boundaries) then return 'conflict' end
   if redis.call('LLEN', wake(lane)) >= limit then return 'wait' end
   for i = 13, #ARGV, 1000 do
     local known_keys = redis.call('SMISMEMBER', key(batch, part.DIGESTS), unpack(ARGV, i, math.min(i + 999, #ARGV)))
@@ -42,11 +48,12 @@ local function append()
   redis.call('HSET', key(batch, part.PAYLOADS), index, envelope, 'r' .. index, units)
   redis.call('HINCRBY', meta, 'total', count)
   new_chunk(batch, {p = index, a = 0, b = units, l = lane}, bits)
-  if index == 0 then touch(batch, true) end
+  for _, suffix in ipairs({part.BOUNDARIES, part.DIGESTS, part.PAYLOADS}) do keep(batch, suffix) end
   return 'ok'
 end
 
 local status = 'ok'
+if (index >= 0 or seal >= 0) and redis.call('HGET', meta, 'submit') ~= ARGV[2] then return reply('conflict') end
 if index >= 0 then status = append() end
 if status == 'ok' and seal >= 0 then
   if redis.call('LLEN', boundaries) ~= seal and flag(meta, 'cancel') == 0 then return reply('conflict') end

@@ -30,8 +30,7 @@ end
 -- A worker may die after it took an id from the wake list and before its claim. arq marks the job as in progress for
 -- 10 s in between; what is older than 2 s, unmarked or marked for longer than 2 s, and on no wake list was dropped.
 local woken = 0
-local before = now - ARQ.CLOCK_SKEW_MS - 2000
-for _, id in ipairs(redis.call('ZRANGEBYSCORE', QUEUE, '-inf', before, 'LIMIT', 0, 32)) do
+local function wake_again(id)
   local batch, chunk, token = parse_attempt(id)
   local rec = batch and load_chunk(batch, chunk)
   local marked = redis.call('PTTL', ARQ.IN_PROGRESS .. id)
@@ -42,6 +41,12 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', QUEUE, '-inf', before, 'LIMIT', 
     enqueue(batch, chunk, rec, bits())
     woken = woken + 1
   end
+end
+-- Within a lane what was dropped is older than what still waits, so the oldest are enough.
+for _, lane in ipairs(LANES) do
+  local newest = queue_score(lane)
+  local range = {newest - ARQ.LANE_GAP_MS, newest - 2000}
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', QUEUE, range[1], range[2], 'LIMIT', 0, 32)) do wake_again(id) end
 end
 
 local depth = 0

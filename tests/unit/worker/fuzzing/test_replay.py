@@ -35,8 +35,8 @@ def replay(finding: object, *options: str, **environment: str) -> tuple[int, dic
 
 @pytest.mark.parametrize("target", ["fails_above_a_thousand", "segfaults", "exits", "hangs"])
 def test_a_finding_that_fails_again_is_still_failing(target: str) -> None:
-    [finding] = run(operation(target, example_timeout_s=0.3), 0, 100).findings
-    code, verdict = replay(as_json(finding), "--runs", "2", "--example-timeout-s", "0.3")
+    [finding] = run(operation(target, example_timeout_s=0.5), 0, 100).findings
+    code, verdict = replay(as_json(finding), "--runs", "2", "--example-timeout-s", "0.5")
     assert (code, verdict["verdict"], verdict["failures"], verdict["same"]) == (1, "still_failing", 2, True)
     assert verdict["failure"]["example"] == finding.example
     assert verdict["failure"]["signature"] == finding.signature

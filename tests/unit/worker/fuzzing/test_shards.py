@@ -2,6 +2,7 @@ import asyncio
 import os
 import select
 import signal
+import subprocess
 import sys
 from contextlib import aclosing
 from pathlib import Path
@@ -48,7 +49,7 @@ def test_a_failure_becomes_one_finding_with_its_smallest_example() -> None:
     ],
 )
 def test_an_example_that_kills_its_child_is_kept_and_the_rest_runs(target: str, kind: ErrorKind, type_: str) -> None:
-    result = run(operation(target, example_timeout_s=0.3), 0, 120)
+    result = run(operation(target, example_timeout_s=0.5 if target == "hangs" else 5), 0, 120)
     [finding] = result.findings
     assert result.examples == 120
     assert (finding.kind, finding.type) == (kind, type_)
@@ -60,7 +61,7 @@ def test_an_example_that_kills_its_child_is_kept_and_the_rest_runs(target: str, 
 
 def test_a_crash_and_a_hang_tell_where() -> None:
     for target in ("segfaults", "hangs"):
-        [finding] = run(operation(target, example_timeout_s=0.3), 0, 120).findings
+        [finding] = run(operation(target, example_timeout_s=0.5 if target == "hangs" else 5), 0, 120).findings
         assert finding.location.startswith("fuzzing_subjects.py:")
         assert finding.location.endswith(f"in {target}")
         assert f"in {target}" in finding.traceback
@@ -331,3 +332,8 @@ def test_a_child_that_dies_while_it_makes_a_failure_smaller_loses_nothing() -> N
     findings = {finding.type: finding for finding in result.findings}
     assert findings["AssertionError"].count > 5
     assert findings["AssertionError"].index is not None
+
+
+def test_children_do_not_load_the_side_of_the_worker() -> None:
+    code = "import sys, fuzzfarm_worker.fuzzing.examples; sys.exit('fuzzfarm_worker.fuzzing.shards' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=50).returncode == 0

@@ -1,0 +1,221 @@
+"""A fuzz campaign from the command line: targets become operations, operations findings, findings files."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from fuzzfarm.batch import Batch
+from fuzzfarm.cli.early_findings import EarlyFindings
+from fuzzfarm.cli.failures import ExitCode, UsageError
+from fuzzfarm.cli.finding_files import FOLDER, Circumstances, SavedFinding, save
+from fuzzfarm.cli.following import Follower
+from fuzzfarm.cli.fuzz_process import MODULE_PATH, collect, module_path
+from fuzzfarm.cli.meter import meter_for
+from fuzzfarm.cli.options import chosen_farm, farm_is_given
+from fuzzfarm.cli.output import Output
+from fuzzfarm.cli.views import count, error_text, show_finding
+from fuzzfarm.farm import Farm
+from fuzzfarm_shared.operations import FuzzOperation
+from fuzzfarm_shared.outcomes import ErrorKind, Finding, FuzzResult, OperationError, Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to fuzz, and how.
+
+    Attributes:
+        names: targets, modules, files and folders, as they were typed.
+        options: fields of `FuzzOperation` that hold for every target; None: the default.
+        strategy: strategy for all of them, or None.
+        redis: the farm's server, or None.
+        workers: worker processes of an embedded farm, or None.
+        key: key of the batch, or None.
+    """
+
+    names: Sequence[str]
+    options: dict[str, Any] = field(default_factory=dict)
+    strategy: str | None = None
+    redis: str | None = None
+    workers: int | None = None
+    key: str | None = None
+
+
+@dataclass(slots=True)
+class Harvest:
+    """What a campaign has brought so far."""
+
+    results: dict[str, FuzzResult] = field(default_factory=dict)
+    errors: dict[str, OperationError] = field(default_factory=dict)
+
+    @property
+    def examples(self) -> int:
+        """Examples that were run."""
+        return sum(result.examples for result in self.results.values())
+
+    @property
+    def findings(self) -> dict[str, list[Finding]]:
+        """Findings by target."""
+        return {key: result.findings for key, result in self.results.items() if result.findings}
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a campaign ended."""
+
+    harvest: Harvest
+    batch: str
+    roots: dict[str, str | None]
+    interrupted: bool
+
+    @property
+    def findings(self) -> list[Finding]:
+        """Each finding once, the most frequent first."""
+        found = {finding.id: finding for findings in self.harvest.findings.values() for finding in findings}
+        return sorted(found.values(), key=lambda finding: (-finding.count, finding.id))
+
+    @property
+    def failed(self) -> dict[str, OperationError]:
+        """Targets that could not be fuzzed; what Ctrl-C cancelled is none."""
+        return {key: error for key, error in self.harvest.errors.items() if error.kind is not ErrorKind.CANCELLED}
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """Findings or failures first, then Ctrl-C."""
+        if self.harvest.findings or self.failed:
+            return ExitCode.FAILURES
+        return ExitCode.INTERRUPTED if self.interrupted else ExitCode.CLEAN
+
+
+class Campaign:
+    """One batch of fuzz operations, followed to its end.
+
+    Args:
+        farm: where it runs.
+        plan: what to fuzz.
+        roots: its targets, each with the folder that it is imported from.
+        output: where findings are shown.
+    """
+
+    def __init__(self, farm: Farm, plan: Plan, roots: dict[str, str | None], output: Output) -> None:
+        self._farm = farm
+        self._plan = plan
+        self._roots = roots
+        self._output = output
+        self._operations = make_operations(plan, list(roots))
+        self._harvest = Harvest()
+
+    async def run(self) -> Ending:
+        """Submit and follow the batch; Ctrl-C cancels it and keeps what it has found."""
+        batch = await self._farm.submit(self._operations, self._plan.key)
+        self._output.note(f"fuzzing {count(len(self._operations), 'target')} as batch {batch.key}; Ctrl-C stops it")
+        async with EarlyFindings(self._farm.settings, batch.key, list(self._roots)) as early:
+            follower = Follower(self._farm, batch, meter_for(self._output), self._examples_total(), early.read)
+            interrupted = False
+            try:
+                await follower.follow(self._take)
+            except asyncio.CancelledError:
+                interrupted = True
+                _stay_alive()
+                await self._stop(batch, early)
+        return Ending(self._harvest, batch.key, self._roots, interrupted)
+
+    async def _stop(self, batch: Batch, early: EarlyFindings) -> None:
+        self._output.note("stopping; a second Ctrl-C leaves at once")
+        await early.read_all()
+        await batch.cancel()
+        recorded = await batch.results()
+        self._harvest.results.update({**early.results, **recorded.results})
+        self._harvest.errors.update(recorded.errors)
+
+    def _take(self, outcome: Outcome) -> None:
+        if outcome.error is not None:
+            self._harvest.errors[outcome.key] = outcome.error
+        else:
+            self._harvest.results[outcome.key] = outcome.value
+
+    def _examples_total(self) -> int | None:
+        budgets = [operation.examples for operation in self._operations]
+        return None if None in budgets else sum(filter(None, budgets))
+
+
+def _stay_alive() -> None:
+    """Take back the cancellation of this task by Ctrl-C: there is something to save."""
+    task = asyncio.current_task()
+    if task is not None:
+        task.uncancel()
+
+
+async def fuzz(plan: Plan, output: Output) -> Ending:
+    """Run a campaign to its end, or to Ctrl-C, showing and saving what it finds.
+
+    Raises:
+        UsageError: when nothing can be fuzzed.
+        FarmUnreachableError: when the farm does not answer.
+    """
+    make_operations(plan, ["checked:first"])  # a bad option is an error before anything is started
+    roots = await find_targets(plan, output)
+    if not farm_is_given(plan.redis):
+        os.environ[MODULE_PATH] = module_path(filter(None, roots.values()))  # for the workers that we start
+    async with chosen_farm(plan.redis, plan.workers) as farm:
+        ending = await Campaign(farm, plan, roots, output).run()
+    keep(plan, ending)
+    summarize(ending, output)
+    return ending
+
+
+async def find_targets(plan: Plan, output: Output) -> dict[str, str | None]:
+    """Return the targets that the names of a plan stand for, each with the folder it is imported from.
+
+    Raises:
+        UsageError: when there are none; the message says why.
+    """
+    if plan.strategy is not None and all(":" in name and "/" not in name for name in plan.names):
+        return dict.fromkeys(plan.names)
+    lines = await collect(plan.names)
+    targets = {line["target"]: line["root"] for line in lines if "target" in line}
+    skipped = [f"{line['skipped']}: {line['reason']}" for line in lines if "skipped" in line]
+    if not targets:
+        raise UsageError(f"nothing to fuzz: {'; '.join(skipped)}")
+    for line in skipped:
+        output.complain(f"skipped {line}")
+    return targets
+
+
+def make_operations(plan: Plan, targets: Sequence[str]) -> list[FuzzOperation]:
+    """Return one fuzz operation for each target, with the target as its key."""
+    options = {name: value for name, value in plan.options.items() if value is not None}
+    return [FuzzOperation(key=target, target=target, strategy=plan.strategy, **options) for target in targets]
+
+
+def keep(plan: Plan, ending: Ending) -> None:
+    """Save all findings, each with what its replay needs."""
+    settings = make_operations(plan, ["same:options"])[0]
+    for key, findings in ending.harvest.findings.items():
+        circumstances = Circumstances(ending.roots.get(key), settings.example_timeout_s, settings.memory_bytes)
+        for finding in findings:
+            save(SavedFinding(finding, circumstances))
+
+
+def summarize(ending: Ending, output: Output) -> None:
+    """Write how a campaign ended: the JSON document, or findings, failures and sums for people."""
+    harvest, findings = ending.harvest, ending.findings
+    output.record(
+        {
+            "batch": ending.batch,
+            "examples": harvest.examples,
+            "interrupted": ending.interrupted,
+            "findings": findings,
+            "errors": harvest.errors,
+        }
+    )
+    for finding in findings:
+        show_finding(output, finding)
+    for key, error in ending.failed.items():
+        output.say(f"FAILED  {key}  {error_text(error)}", "red")
+    output.say(f"{count(harvest.examples, 'example')}, {count(len(findings), 'finding')}")
+    if findings:
+        output.note(f"saved in {FOLDER}; run one again with `fuzzfarm replay ID`")

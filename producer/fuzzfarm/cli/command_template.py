@@ -1,0 +1,55 @@
+"""Commands in the manner of GNU parallel: `strings -n 4 {} ::: FILE...` makes one command for each input."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from fuzzfarm.cli.failures import UsageError
+
+SEPARATOR = ":::"
+PLACEHOLDER = "{}"
+
+
+@dataclass(frozen=True, slots=True)
+class CommandTemplate:
+    """A command with a place for its input.
+
+    Attributes:
+        words: program and arguments; `{}` stands for the input, which is appended when no word has one.
+        inputs: what follows `:::`, or None without it: then it is a single command.
+    """
+
+    words: tuple[str, ...]
+    inputs: tuple[str, ...] | None
+
+    @classmethod
+    def parse(cls, arguments: Sequence[str]) -> CommandTemplate:
+        """Return the template that a command line holds.
+
+        Raises:
+            UsageError: when there is no command.
+        """
+        words = tuple(arguments)
+        inputs = None
+        if SEPARATOR in words:
+            at = words.index(SEPARATOR)
+            words, inputs = words[:at], tuple(word for word in words[at + 1 :] if word != SEPARATOR)
+        if not words:
+            raise UsageError("there is no command: write one after --, such as `fuzzfarm exec -- wc -l {} ::: *.txt`")
+        return cls(words, inputs)
+
+    def command(self, given: str) -> list[str]:
+        """Return the command for one input."""
+        if any(PLACEHOLDER in word for word in self.words):
+            return [word.replace(PLACEHOLDER, given) for word in self.words]
+        return [*self.words, given]
+
+
+def keyed(inputs: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Yield each input with a key of its own: the input, and from its second time on with a number."""
+    seen: Counter[str] = Counter()
+    for given in inputs:
+        seen[given] += 1
+        yield (given if seen[given] == 1 else f"{given}#{seen[given]}"), given

@@ -1,0 +1,91 @@
+"""Findings as files: they outlive the farm that made them, and `fuzzfarm replay` reads them."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fuzzfarm.cli.failures import UsageError
+from fuzzfarm.cli.plain_data import finding_record, to_json
+from fuzzfarm_shared.outcomes import ErrorKind, Finding
+
+FOLDER = Path(".fuzzfarm") / "findings"
+"""In the current directory, as `.hypothesis` and `.pytest_cache` are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Circumstances:
+    """What a replay needs beyond the finding.
+
+    Attributes:
+        root: folder that the target's module is imported from, or None when it is on the module path.
+        example_timeout_s: seconds that one example had.
+        memory_bytes: address space that the child had, or None.
+    """
+
+    root: str | None = None
+    example_timeout_s: float = 1.0
+    memory_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SavedFinding:
+    """A finding and the circumstances it was found under."""
+
+    finding: Finding
+    circumstances: Circumstances = Circumstances()
+
+
+def save(saved: SavedFinding, folder: Path = FOLDER) -> Path:
+    """Write a finding, replacing an earlier sighting, and return its file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{saved.finding.id}.json"
+    record = {**finding_record(saved.finding), **dataclasses.asdict(saved.circumstances)}
+    half_written = path.with_suffix(".part")
+    half_written.write_text(to_json(record) + "\n")
+    half_written.replace(path)
+    return path
+
+
+def load(path: Path) -> SavedFinding:
+    """Return the finding in a file.
+
+    Raises:
+        UsageError: for a file that cannot be read, or holds no finding.
+    """
+    try:
+        record: dict[str, Any] = json.loads(path.read_text())
+        values = {field.name: record[field.name] for field in dataclasses.fields(Finding)}
+        values["choices"] = base64.b64decode(values["choices"])
+        values["kind"] = ErrorKind(values["kind"])
+        known = {field.name for field in dataclasses.fields(Circumstances)}
+        circumstances = Circumstances(**{name: record[name] for name in known & record.keys()})
+        return SavedFinding(Finding(**values), circumstances)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
+        raise UsageError(f"{path} holds no finding ({exc}): give a file that `fuzzfarm fuzz` wrote") from exc
+
+
+def load_all(folder: Path = FOLDER) -> list[SavedFinding]:
+    """Return all saved findings, the one seen last first."""
+    found = [load(path) for path in folder.glob("*.json")]
+    return sorted(found, key=lambda saved: -saved.finding.last_seen)
+
+
+def named(name: str, folder: Path = FOLDER) -> SavedFinding | None:
+    """Return the saved finding with this file name, id, or beginning of an id; None when there is none.
+
+    Raises:
+        UsageError: when several ids begin so, or the file holds no finding.
+    """
+    if name.endswith(".json") and Path(name).is_file():
+        return load(Path(name))
+    paths = [path for path in folder.glob("*.json") if path.stem.startswith(name)]
+    exact = [path for path in paths if path.stem == name]
+    if len(paths) > 1 and not exact:
+        ids = ", ".join(sorted(path.stem for path in paths)[:3])
+        raise UsageError(f"{name!r} stands for {len(paths)} findings ({ids}, ...): give more of the id")
+    return load((exact or paths)[0]) if paths else None

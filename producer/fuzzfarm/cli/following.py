@@ -1,0 +1,88 @@
+"""Following a batch to its end: every outcome once, and progress meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+from fuzzfarm.batch import Batch
+from fuzzfarm.cli.meter import Meter, Reading
+from fuzzfarm.farm import Farm
+from fuzzfarm_shared.outcomes import BatchStatus, Finding, FuzzResult, Outcome
+
+READ_EVERY_S = 0.25
+"""Often enough to look alive; four small requests a second."""
+
+WORKERS_EVERY = 8
+"""Workers are counted at every so manieth reading: they change rarely."""
+
+
+class Follower:
+    """Reads one batch until it has ended.
+
+    Args:
+        farm: where the batch is.
+        batch: the batch.
+        meter: shows progress.
+        examples_total: examples that were asked for, where that is known.
+        early: gives findings that are not in an outcome yet, once each; None: they are counted when outcomes come.
+    """
+
+    def __init__(
+        self,
+        farm: Farm,
+        batch: Batch,
+        meter: Meter,
+        examples_total: int | None = None,
+        early: Callable[[], Awaitable[list[Finding]]] | None = None,
+    ) -> None:
+        self._farm = farm
+        self._batch = batch
+        self._meter = meter
+        self._examples_total = examples_total
+        self._early = early
+        self._findings: set[str] = set()
+
+    async def follow(self, take: Callable[[Outcome], None], cursor: str | None = None) -> BatchStatus:
+        """Give every outcome to `take` in the order of completion, and return the last status.
+
+        Args:
+            take: is called once for each outcome.
+            cursor: start behind this place; None: from the beginning.
+
+        Raises:
+            BatchNotFoundError: when there is no such batch.
+            FarmUnreachableError: when the server stays away.
+        """
+        await self._batch.status()
+        ended = asyncio.Event()
+        with self._meter:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._read(ended))
+                try:
+                    async for outcome in self._batch.stream(cursor):
+                        self._note(outcome)
+                        take(outcome)
+                finally:
+                    ended.set()
+        return await self._batch.status()
+
+    async def _read(self, ended: asyncio.Event) -> None:
+        """Show readings until `ended`, and not until cancelled: a connection that is being made can swallow that."""
+        workers = turn = 0
+        while not ended.is_set():
+            if turn % WORKERS_EVERY == 0:
+                workers = len(await self._farm.workers())
+            turn += 1
+            if self._early is not None:
+                self._findings.update(finding.id for finding in await self._early())
+            status = await self._batch.status()
+            self._meter.show(Reading(status, len(self._findings), workers, self._examples_total))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(READ_EVERY_S):
+                    await ended.wait()
+
+    def _note(self, outcome: Outcome) -> None:
+        if isinstance(outcome.value, FuzzResult):
+            self._findings.update(finding.id for finding in outcome.value.findings)

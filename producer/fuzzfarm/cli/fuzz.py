@@ -1,0 +1,100 @@
+"""Commands that fuzz: fuzz and demo."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from fuzzfarm.cli import campaign
+from fuzzfarm.cli.campaign import Ending, Plan
+from fuzzfarm.cli.failures import ExitCode
+from fuzzfarm.cli.options import Json, NewBatchKey, Redis, Workers, run, size_in_bytes
+from fuzzfarm.cli.output import Output
+from fuzzfarm.cli.views import count
+
+DEMO_MODULES = ("fuzzfarm.demo_targets", "fuzzfarm.demo_tests")
+DEMO_EXAMPLES = 300
+"""Finds nearly all of the planted bugs, in some seconds on two cores."""
+
+Targets = Annotated[
+    list[str],
+    typer.Argument(metavar="TARGET...", help="module:function, a module, a .py file or a folder.", show_default=False),
+]
+Examples = Annotated[
+    int | None,
+    typer.Option("--examples", "-n", metavar="N", help="Examples for each target (1,000).", show_default=False),
+]
+TimeBudget = Annotated[
+    float | None,
+    typer.Option("--time", "-t", metavar="SECONDS", help="Seconds for each target, instead of --examples.",
+                 show_default=False),
+]  # fmt: skip
+Seed = Annotated[int, typer.Option("--seed", metavar="N", help="Another seed gives other examples.")]
+Strategy = Annotated[
+    str | None,
+    typer.Option("--strategy", metavar="MODULE:NAME", help="Hypothesis strategy that makes the inputs.",
+                 show_default=False),
+]  # fmt: skip
+ExampleTimeout = Annotated[
+    float, typer.Option("--example-timeout", metavar="SECONDS", help="An example that takes longer is a finding.")
+]
+Memory = Annotated[
+    str | None,
+    typer.Option("--memory", metavar="SIZE", help="Address space of a child, such as 512M.", show_default=False),
+]
+
+
+def fuzz(
+    targets: Targets,
+    examples: Examples = None,
+    time_s: TimeBudget = None,
+    seed: Seed = 0,
+    strategy: Strategy = None,
+    example_timeout_s: ExampleTimeout = 1.0,
+    memory: Memory = None,
+    workers: Workers = None,
+    key: NewBatchKey = None,
+    redis: Redis = None,
+    as_json: Json = False,
+) -> None:
+    """Fuzz Hypothesis tests and typed functions; show what fails.
+
+    Without a farm it starts one with a worker per core, and stops all of it at the end. Findings are saved in
+    .fuzzfarm/findings, from where `fuzzfarm replay` runs them again.
+    """
+    options = {
+        "examples": examples,
+        "time_s": time_s,
+        "seed": seed,
+        "example_timeout_s": example_timeout_s,
+        "memory_bytes": None if memory is None else size_in_bytes(memory),
+    }
+    run(_fuzz(Plan(targets, options, strategy, redis, workers, key), Output(as_json)))
+
+
+def demo(workers: Workers = None, seed: Seed = 0, redis: Redis = None, as_json: Json = False) -> None:
+    """Fuzz bundled targets with known bugs.
+
+    It takes some seconds, and finding the bugs is success.
+    """
+    options = {"examples": DEMO_EXAMPLES, "seed": seed}
+    run(_demo(Plan(DEMO_MODULES, options, redis=redis, workers=workers), Output(as_json)))
+
+
+async def _fuzz(plan: Plan, output: Output) -> int:
+    return (await campaign.fuzz(plan, output)).exit_code
+
+
+async def _demo(plan: Plan, output: Output) -> int:
+    ending = await campaign.fuzz(plan, output)
+    return _demo_verdict(ending, output)
+
+
+def _demo_verdict(ending: Ending, output: Output) -> ExitCode:
+    if ending.interrupted:
+        return ExitCode.INTERRUPTED
+    if ending.failed or not ending.findings:
+        return ExitCode.FAILURES
+    output.say(f"The demo works: it made {count(len(ending.findings), 'finding')} of planted bugs.", "bold green")
+    return ExitCode.CLEAN

@@ -1,0 +1,70 @@
+"""The fuzzing processes that the command line starts: collection and replay; the producer imports no worker code."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from fuzzfarm.cli.finding_files import SavedFinding
+from fuzzfarm.cli.plain_data import finding_record, to_json
+from fuzzfarm_shared.errors import FuzzfarmError
+
+MODULE_PATH = "PYTHONPATH"
+
+
+class FuzzProcessError(FuzzfarmError):
+    """A collection or a replay ended without an answer; the message has its last line."""
+
+
+def module_path(roots: Iterable[str]) -> str:
+    """Return a `PYTHONPATH`: the current directory and `roots` in front of what was there."""
+    there = os.environ.get(MODULE_PATH, "").split(os.pathsep)
+    return os.pathsep.join(dict.fromkeys([str(Path.cwd()), *roots, *filter(None, there)]))
+
+
+async def collect(names: Sequence[str]) -> list[dict[str, Any]]:
+    """Return what can be fuzzed under `names`, and what was skipped, as the collection process tells it."""
+    return await _ask("collect", names, roots=())
+
+
+async def replay(saved: SavedFinding) -> dict[str, Any]:
+    """Run a finding's example again in fresh children and return the verdict."""
+    circumstances = saved.circumstances
+    options = ["--example-timeout-s", str(circumstances.example_timeout_s)]
+    if circumstances.memory_bytes is not None:
+        options += ["--memory-bytes", str(circumstances.memory_bytes)]
+    roots = () if circumstances.root is None else (circumstances.root,)
+    return (await _ask("replay", options, roots, to_json(finding_record(saved.finding))))[-1]
+
+
+async def _ask(module: str, arguments: Sequence[str], roots: Iterable[str], text: str = "") -> list[dict[str, Any]]:
+    """Return the JSON lines that a process of the worker package prints; cancelling kills it."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        f"fuzzfarm_worker.fuzzing.{module}",
+        *arguments,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env={**os.environ, MODULE_PATH: module_path(roots)},
+    )
+    try:
+        answer, complaints = await process.communicate(text.encode())
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    try:
+        lines: list[dict[str, Any]] = [json.loads(line) for line in answer.splitlines()]
+    except ValueError:
+        lines = []
+    if not lines:
+        reason = (complaints.decode(errors="replace").strip().splitlines() or [f"exit code {process.returncode}"])[-1]
+        raise FuzzProcessError(f"{module} gave no answer ({reason}): check that the target can be imported here")
+    return lines

@@ -1,0 +1,166 @@
+"""How outcomes, batches, workers and findings read for people."""
+
+from __future__ import annotations
+
+import time
+from datetime import timedelta
+from typing import Any
+
+from rich import box
+from rich.console import RenderableType
+from rich.panel import Panel
+from rich.text import Text
+
+from fuzzfarm.cli.output import Output, table
+from fuzzfarm.cli.printable import printable, shortened
+from fuzzfarm_shared.outcomes import (
+    BatchStatus,
+    ErrorKind,
+    Finding,
+    FuzzResult,
+    OperationError,
+    Outcome,
+    SubprocessResult,
+)
+from fuzzfarm_shared.reports import WorkerReport
+
+VALUE_CHARS = 200
+"""Values are shown up to here; --json shows all."""
+
+MESSAGE_CHARS = 500
+EXAMPLE_LINES = 20
+EXAMPLE_LINE_CHARS = 200
+"""A smallest example is rarely larger; the saved file has all of it."""
+
+
+def count(number: int, word: str) -> str:
+    """Return "1 finding", "2 findings"."""
+    return f"{number:,} {word}{'' if number == 1 else 's'}"
+
+
+def size(number: int) -> str:
+    """Return a number of bytes in the largest unit that keeps it above one."""
+    amount = float(number)
+    for unit in ("B", "KB", "MB", "GB"):
+        if amount < 1024:
+            return f"{amount:.0f} {unit}"
+        amount /= 1024
+    return f"{amount:.1f} TB"
+
+
+def age(since: float, now: float | None = None) -> str:
+    """Return how long ago `since` (seconds since the epoch) was, in whole seconds."""
+    return str(timedelta(seconds=max(0, round((now or time.time()) - since))))
+
+
+def value_text(value: Any) -> str:
+    """Return a result in one line."""
+    if isinstance(value, FuzzResult):
+        return f"{count(value.examples, 'example')}, {count(len(value.findings), 'finding')}"
+    if isinstance(value, SubprocessResult):
+        ending = value.signal or f"exit code {value.exit_code}"
+        return f"{ending}, {size(value.stdout_bytes + value.stderr_bytes)} of output"
+    return shortened(repr(value), VALUE_CHARS)
+
+
+def error_text(error: OperationError) -> str:
+    """Return an error in one line."""
+    return shortened(str(error), MESSAGE_CHARS)
+
+
+def outcome_text(outcome: Outcome) -> str:
+    """Return an outcome in one line."""
+    if outcome.error is not None:
+        return f"FAILED  {shortened(outcome.key, VALUE_CHARS)}  {error_text(outcome.error)}"
+    return f"ok      {shortened(outcome.key, VALUE_CHARS)}  {value_text(outcome.value)}"
+
+
+def is_clean(outcome: Outcome) -> bool:
+    """Return whether an outcome is neither an error, nor a finding."""
+    return outcome.ok and not (isinstance(outcome.value, FuzzResult) and outcome.value.findings)
+
+
+def batch_line(status: BatchStatus) -> str:
+    """Return the counters of a batch in one sentence."""
+    parts = [f"{status.succeeded:,} succeeded", f"{status.failed:,} failed"]
+    if status.cancelled:
+        parts.append(f"{status.cancelled:,} cancelled")
+    if status.pending:
+        parts.append(f"{status.pending:,} pending")
+    return f"batch {status.key}: {status.state.value}, {count(status.total, 'operation')}: {', '.join(parts)}"
+
+
+def batch_table(statuses: list[BatchStatus]) -> str:
+    """Return one row for each batch."""
+    header = ["KEY", "STATE", "TOTAL", "SUCCEEDED", "FAILED", "CANCELLED", "PENDING", "EXAMPLES", "AGE"]
+    counters = ("total", "succeeded", "failed", "cancelled", "pending", "examples_done")
+    rows = [
+        [status.key, status.state.value, *(f"{getattr(status, name):,}" for name in counters), age(status.created_at)]
+        for status in statuses
+    ]
+    return table(header, rows)
+
+
+def worker_table(reports: list[WorkerReport]) -> str:
+    """Return one row for each worker."""
+    header = ["NAME", "PID", "VERSION", "RUNNING", "SLOTS", "CHUNKS", "DONE", "MEMORY", "LOAD", "UP", "HEARTBEAT"]
+    rows = [
+        [
+            report.name,
+            str(report.pid),
+            report.version,
+            f"{report.running:,}",
+            f"{report.max_concurrency:,}",
+            f"{report.chunks:,}",
+            f"{report.operations_done:,}",
+            size(report.memory_bytes),
+            f"{report.load:.2f}",
+            age(report.started_at, report.reported_at),
+            f"{age(report.reported_at)} ago",
+        ]
+        for report in reports
+    ]
+    return table(header, rows)
+
+
+def finding_title(finding: Finding) -> str:
+    """Return what failed, in one line."""
+    name = finding.type or finding.kind.value
+    kind = "" if finding.kind is ErrorKind.EXCEPTION else f" [{finding.kind.value}]"
+    return f"{name.removeprefix('builtins.')}{kind} in {finding.target}"
+
+
+def finding_block(finding: Finding, *, saved: bool = True) -> str:
+    """Return what is known of a finding in a few lines; `saved`: it can be replayed by its id from here."""
+    lines = [f"message   {shortened(finding.message, MESSAGE_CHARS)}"] if finding.message else []
+    if finding.location:
+        lines.append(f"where     {finding.location}")
+    example = _example_lines(finding.example)
+    lines += [f"{'example' if place == 0 else '':<10}{line}" for place, line in enumerate(example)]
+    address = "" if finding.index is None else f", example {finding.index:,} of seed {finding.seed}"
+    lines.append(f"seen      {count(finding.count, 'time')}{address}")
+    if saved:
+        lines.append(f"replay    {finding.replay or f'fuzzfarm replay {finding.id}'}")
+    return "\n".join(printable(line) for line in lines)
+
+
+def _example_lines(example: str) -> list[str]:
+    lines = printable(example).splitlines() or ["(none recorded: the child died before it could tell)"]
+    kept = [_shortened_line(line) for line in lines[:EXAMPLE_LINES]]
+    return kept if len(lines) <= EXAMPLE_LINES else [*kept, f"... and {len(lines) - EXAMPLE_LINES:,} more lines"]
+
+
+def _shortened_line(line: str) -> str:
+    cut = len(line) - EXAMPLE_LINE_CHARS
+    return line if cut <= 0 else f"{line[:EXAMPLE_LINE_CHARS]}... ({cut:,} more characters)"
+
+
+def show_finding(output: Output, finding: Finding, *, saved: bool = True) -> None:
+    """Draw a finding: framed on a terminal, as indented lines without one."""
+    title, body = printable(finding_title(finding)), finding_block(finding, saved=saved)
+    drawing: RenderableType
+    if output.console.is_terminal:
+        drawing = Panel(Text(body), title=Text(title, "bold red"), title_align="left", box=box.ROUNDED)
+    else:
+        drawing = Text("\n".join([title, *(f"  {line}" for line in body.splitlines()), ""]))
+    output.draw(drawing)

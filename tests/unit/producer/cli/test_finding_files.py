@@ -1,0 +1,71 @@
+import json
+from dataclasses import replace
+
+import pytest
+
+from fuzzfarm.cli.failures import UsageError
+from fuzzfarm.cli.finding_files import Circumstances, SavedFinding, load, load_all, named, save
+from fuzzfarm_shared.outcomes import ErrorKind, Finding
+
+FINDING = Finding(
+    id="abc123",
+    target="m:f",
+    strategy=None,
+    kind=ErrorKind.EXCEPTION,
+    type="ValueError",
+    message="bad \ud800",
+    location="m.py:3 in f",
+    signature="s",
+    example="f('\\x00')",
+    index=None,
+    seed=7,
+    choices=b"\x00\xff",
+    traceback="",
+    count=2,
+    first_seen=1.0,
+    last_seen=2.0,
+    python="3.11.7",
+    hypothesis="6.170",
+    replay="fuzzfarm replay abc123",
+)
+
+
+def test_a_saved_finding_is_read_back_as_it_was(tmp_path):
+    saved = SavedFinding(FINDING, Circumstances("/src", 2.5, 64_000_000))
+    assert load(save(saved, tmp_path / "new")) == saved
+
+
+def test_a_saved_finding_is_what_the_replay_process_reads(tmp_path):
+    record = json.loads(save(SavedFinding(FINDING), tmp_path).read_text())
+    assert record["choices"] == "AP8="
+
+
+def test_findings_are_named_by_id_prefix_or_file(tmp_path):
+    path = save(SavedFinding(FINDING), tmp_path)
+    save(SavedFinding(replace(FINDING, id="abd")), tmp_path)
+    assert named("abc", tmp_path).finding == FINDING
+    assert named("abd", tmp_path).finding.id == "abd"
+    assert named(str(path), tmp_path).finding == FINDING
+    assert named("zzz", tmp_path) is None
+    with pytest.raises(UsageError, match=r"'ab' stands for 2 findings \(abc123, abd"):
+        named("ab", tmp_path)
+
+
+def test_the_whole_id_is_taken_before_longer_ones(tmp_path):
+    save(SavedFinding(replace(FINDING, id="ab")), tmp_path)
+    save(SavedFinding(FINDING), tmp_path)
+    assert named("ab", tmp_path).finding.id == "ab"
+
+
+def test_findings_are_listed_the_last_seen_first(tmp_path):
+    for name, seen in (("old", 1.0), ("new", 3.0), ("mid", 2.0)):
+        save(SavedFinding(replace(FINDING, id=name, last_seen=seen)), tmp_path)
+    assert [saved.finding.id for saved in load_all(tmp_path)] == ["new", "mid", "old"]
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"id": "x"}', "\x00"])
+def test_a_file_without_a_finding_is_refused(tmp_path, text):
+    path = tmp_path / "x.json"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=r"x\.json holds no finding"):
+        load(path)
