@@ -2,25 +2,73 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
-from fuzzfarm_worker.processes import ProcessConfig, ProcessManager, ProcessWatchdog, WatchdogConfig
-
 if TYPE_CHECKING:
+    from fuzzfarm_shared.futures import AsyncFuture, ExecutorShutdownError, WaitStrategy
     from fuzzfarm_worker.arq_worker import worker_settings
+    from fuzzfarm_worker.executors.async_executor import AsyncExecutor
+    from fuzzfarm_worker.executors.errors import OperationTimeoutError, ThreadsExhaustedError
+    from fuzzfarm_worker.executors.fuzz_executor import AsyncFuzzExecutor
+    from fuzzfarm_worker.processes import (
+        GuardianLostError,
+        ProcessConfig,
+        ProcessError,
+        ProcessManager,
+        ProcessStartError,
+        ProcessWatchdog,
+        WatchdogConfig,
+        execute_subprocess_async,
+        execute_subprocess_streaming,
+        stream_subprocess,
+    )
 
     WorkerSettings: dict[str, Any]
 
-__all__ = ["ProcessConfig", "ProcessManager", "ProcessWatchdog", "WatchdogConfig", "WorkerSettings", "worker_settings"]
+__all__ = [
+    "AsyncExecutor",
+    "AsyncFuture",
+    "AsyncFuzzExecutor",
+    "ExecutorShutdownError",
+    "GuardianLostError",
+    "OperationTimeoutError",
+    "ProcessConfig",
+    "ProcessError",
+    "ProcessManager",
+    "ProcessStartError",
+    "ProcessWatchdog",
+    "ThreadsExhaustedError",
+    "WaitStrategy",
+    "WatchdogConfig",
+    "WorkerSettings",
+    "execute_subprocess_async",
+    "execute_subprocess_streaming",
+    "stream_subprocess",
+    "worker_settings",
+]
+
+_HOMES = {
+    "AsyncExecutor": "fuzzfarm_worker.executors.async_executor",
+    "AsyncFuture": "fuzzfarm_shared.futures",
+    "AsyncFuzzExecutor": "fuzzfarm_worker.executors.fuzz_executor",
+    "ExecutorShutdownError": "fuzzfarm_shared.futures",
+    "OperationTimeoutError": "fuzzfarm_worker.executors.errors",
+    "ThreadsExhaustedError": "fuzzfarm_worker.executors.errors",
+    "WaitStrategy": "fuzzfarm_shared.futures",
+    "worker_settings": "fuzzfarm_worker.arq_worker",
+}
+"""Where each public name lives; those that are not here live in `fuzzfarm_worker.processes`."""
 
 
 def __getattr__(name: str) -> Any:
-    """Load arq only for those who ask for it.
+    """Load what is asked for and no more: children import this package, and few users need all of it.
 
-    `WorkerSettings` is made when the stock command asks: `arq fuzzfarm_worker.WorkerSettings` reads the environment.
+    `WorkerSettings` is made anew when the stock command asks for it: `arq fuzzfarm_worker.WorkerSettings` reads the
+    environment.
     """
-    if name not in {"WorkerSettings", "worker_settings"}:
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from fuzzfarm_worker import arq_worker  # noqa: PLC0415 - see above
-
-    return arq_worker.worker_settings if name == "worker_settings" else arq_worker.worker_settings()
+    if name == "WorkerSettings":
+        return importlib.import_module("fuzzfarm_worker.arq_worker").worker_settings()
+    return getattr(importlib.import_module(_HOMES.get(name, "fuzzfarm_worker.processes")), name)

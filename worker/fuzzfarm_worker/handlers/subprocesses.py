@@ -11,7 +11,7 @@ from fuzzfarm_worker.environment import child_environment
 from fuzzfarm_worker.failures import OperationFailedError, clipped
 from fuzzfarm_worker.handlers.base import Handler, Tools
 from fuzzfarm_worker.handlers.calls import signal_name
-from fuzzfarm_worker.processes import CommandResult, CommandSpec, Limits
+from fuzzfarm_worker.processes import CommandResult, CommandSpec, GuardianLostError, Limits
 
 ERROR_TAIL_CHARS = 2_000
 """How much of the error output the error of a failed job shows."""
@@ -43,17 +43,19 @@ class _Job:
         )
 
     async def __call__(self, command: list[str], stdin: bytes | None) -> SubprocessResult:
-        result = await self._processes.run(
-            CommandSpec(
-                command=command,
-                cwd=self._cwd,
-                env=self._env,
-                stdin=stdin,
-                timeout_s=self._spec.timeout_s,
-                max_output_bytes=self._spec.max_output_bytes,
-                limits=self._limits,
-            )
+        spec = CommandSpec(
+            command=command,
+            cwd=self._cwd,
+            env=self._env,
+            stdin=stdin,
+            timeout_s=self._spec.timeout_s,
+            max_output_bytes=self._spec.max_output_bytes,
+            limits=self._limits,
         )
+        try:
+            result = await self._processes.run(spec)
+        except GuardianLostError as exc:
+            raise OperationFailedError(OperationError(ErrorKind.WORKER_LOST, "GuardianLostError", str(exc))) from exc
         if result.timed_out:
             raise TimeoutError(f"{command[0]} took longer than {self._spec.timeout_s} s and was killed")
         if self._spec.check and result.exit_code != 0:
