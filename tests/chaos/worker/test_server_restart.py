@@ -39,6 +39,9 @@ def test_everybody_waits_for_the_server_and_goes_on(
 
     async def scenario() -> None:
         async with Farm.connect(url, namespace=namespace, chunk_operations=20) as farm:
+            async with asyncio.timeout(WAIT_S):
+                while len(await farm.workers()) < 2:
+                    await asyncio.sleep(0.02)
             waiting = CallOperation(
                 key="waiting", target="farm_targets:note_and_wait_for", args=[str(tmp_path), "waiting", "go"]
             )
