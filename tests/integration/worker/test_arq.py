@@ -271,6 +271,9 @@ def test_an_idle_worker_sends_at_most_three_requests_a_second(
             if state == "after work":
                 await (await farm.submit(CallOperation.many("farm_targets:echo", range(100)))).wait(WAIT_S)
         with Redis.from_url(server_url) as client:
+            async with asyncio.timeout(WAIT_S):
+                while not any(entry["cmd"] == "blpop" for entry in client.client_list()):
+                    await asyncio.sleep(0.05)
             before = commands(client)
             await asyncio.sleep(4)  # requests per second are what is tested
             return (commands(client) - before) / 4
