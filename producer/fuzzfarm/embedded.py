@@ -28,6 +28,10 @@ LONGEST_FOLDER_BYTES = 60
 """The path of a socket holds 104 bytes on macOS and 108 on Linux (unix(7)); we add 38."""
 
 POLL_S = 0.005
+SOCKET = "server.sock"
+
+MAX_SOCKET_PATH_BYTES = 103
+"""`sun_path` without its end: 104 bytes on macOS, 108 on Linux (unix(7))."""
 
 EVERYTHING_ALLOWED = {"allow_targets": "*", "allow_commands": "*", "allow_roots": "*"}
 """Only this user can reach the server."""
@@ -42,13 +46,17 @@ class EmbeddedHost:
         self._workers = workers
         self._given = {**EVERYTHING_ALLOWED, **worker_settings}
         WorkerHostSettings.load(**self._given)
-        self._folder = _folder_for_sockets() / f"fuzzfarm-{secrets.token_hex(8)}"
+        self._folder = Path(tempfile.gettempdir()) / f"fuzzfarm-{secrets.token_hex(8)}"
+        if len(os.fsencode(self._folder / SOCKET)) > MAX_SOCKET_PATH_BYTES:
+            raise SettingsError(
+                f"the folder {tempfile.gettempdir()} is too long for a socket: set TMPDIR to a shorter one"
+            )
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
         """Address of the server."""
-        return f"unix://{self._folder / 'server.sock'}"
+        return f"unix://{self._folder / SOCKET}"
 
     @property
     def shared_settings(self) -> dict[str, Any]:
@@ -91,7 +99,7 @@ class EmbeddedHost:
     async def _ready(self, process: subprocess.Popen[bytes]) -> None:
         """Wait until the server takes connections; its socket appears a moment earlier."""
         deadline = time.monotonic() + START_TIMEOUT_S
-        while not _listens(self._folder / "server.sock"):
+        while not _listens(self._folder / SOCKET):
             if process.poll() is not None or time.monotonic() > deadline:
                 lines = self.log_path.read_text(errors="replace").strip().splitlines()
                 reason = lines[-1] if lines else f"exit code {process.returncode}"

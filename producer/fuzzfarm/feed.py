@@ -160,7 +160,8 @@ class _Pump:
                 return None
             self._changed.clear()
             try:
-                await asyncio.wait_for(self._changed.wait(), patience_s)
+                async with asyncio.timeout(patience_s):
+                    await self._changed.wait()
             except TimeoutError:
                 return []
         taken = [self._items.popleft() for _ in range(min(limit, len(self._items)))]

@@ -80,6 +80,8 @@ class WorkerHost:
         self.tools = Tools(self._allowed, processes)
         self.renewals = RenewalThread(self.settings, asyncio.get_running_loop())
         self.renewals.start()
+        # Before the first pop: a take-over in the same moment would take the job that was popped for a dropped one.
+        await self._report_and_take_over()
         self._heartbeat = asyncio.create_task(self._beat())
         log.info("worker started", worker=self.name, server=self.settings.safe_url, slots=self.kernel.max_concurrency)
 
@@ -133,16 +135,19 @@ class WorkerHost:
         """Report and take over until cancelled; a worker whose heartbeat ends, ends."""
         try:
             while True:
-                freed, woken, _, _ = await self.store.take_over(self._report(), HEARTBEAT_TTL_S)
-                if freed or woken:
-                    log.warning("chunks of dead workers run again", freed=freed, woken=woken)
                 await asyncio.sleep(HEARTBEAT_EVERY_S)
+                await self._report_and_take_over()
         except FuzzfarmError as exc:
             log.error("the heartbeat ended, and so does this worker", reason=str(exc))
             signal.raise_signal(signal.SIGTERM)
         except Exception:
             log.exception("the heartbeat ended, and so does this worker")
             signal.raise_signal(signal.SIGTERM)
+
+    async def _report_and_take_over(self) -> None:
+        freed, woken, _, _ = await self.store.take_over(self._report(), HEARTBEAT_TTL_S)
+        if freed or woken:
+            log.warning("chunks of dead workers run again", freed=freed, woken=woken)
 
     def _report(self) -> bytes:
         report = WorkerReport(

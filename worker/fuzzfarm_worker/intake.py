@@ -115,7 +115,8 @@ class Intake:
         elif self._offered:
             # An offer that arq skipped is only known by its age.
             try:
-                await asyncio.wait_for(self._changed.wait(), OFFER_EXPIRES_S)
+                async with asyncio.timeout(OFFER_EXPIRES_S):  # wait_for of Python 3.11 may swallow a cancellation
+                    await self._changed.wait()
             except TimeoutError:
                 self._drop_expired_offers()
         elif self._kernel.free_slots == 0:

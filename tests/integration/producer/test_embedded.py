@@ -24,11 +24,12 @@ SUPPORT = Path(__file__).parent.parent.parent / "support"
 @pytest.fixture(autouse=True)
 def private_folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Where embedded farms of a test live; their processes carry its name in their command line or environment."""
-    with tempfile.TemporaryDirectory(prefix="ff-") as folder:  # short: it holds the path of a unix socket
-        monkeypatch.setenv("TMPDIR", folder)
-        monkeypatch.setattr(tempfile, "tempdir", folder)
-        monkeypatch.setenv("PYTHONPATH", str(SUPPORT))
-        yield Path(folder)
+    folder = tempfile.TemporaryDirectory(prefix="ff-", dir="/tmp", ignore_cleanup_errors=True)  # short, for a socket
+    monkeypatch.setenv("TMPDIR", folder.name)
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setenv("PYTHONPATH", str(SUPPORT))
+    with folder as name:
+        yield Path(name)
 
 
 def living(folder: Path) -> list[int]:
@@ -112,6 +113,14 @@ def test_settings_that_cannot_work_are_refused_before_anything_starts(
     with pytest.raises(SettingsError, match=message):
         Farm.embedded(workers, **settings)
     assert list(private_folder.iterdir()) == []
+
+
+def test_a_temporary_folder_that_is_too_long_for_a_socket_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / ("x" * 100)))
+    with pytest.raises(SettingsError, match="too long for a socket: set TMPDIR to a shorter one"):
+        Farm.embedded()
 
 
 def test_an_exception_in_the_context_stops_everything(private_folder: Path) -> None:

@@ -1,0 +1,236 @@
+"""What workers refuse: targets, programs and folders on no list, and payloads that are not signed as they must be."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fuzzfarm import CallOperation, ErrorKind, Farm, OperationError, SubprocessJob
+
+WAIT_S = 30.0
+KEY, OTHER_KEY = "k" * 32, "o" * 32
+
+
+async def until_workers(farm: Farm, count: int) -> None:
+    async with asyncio.timeout(WAIT_S):
+        while len(await farm.workers()) < count:
+            await asyncio.sleep(0.02)
+
+
+def note(folder: Path, key: str) -> CallOperation:
+    return CallOperation(key=key, target="farm_targets:note", args=[str(folder), key])
+
+
+def error_of(settings: dict[str, Any], operation: Any) -> OperationError:
+    async def scenario() -> OperationError:
+        async with Farm.connect(**settings) as farm:
+            batch = await farm.submit([operation.model_copy(update={"key": "it"})])
+            return (await batch.wait(WAIT_S)).errors["it"]
+
+    return asyncio.run(scenario())
+
+
+def test_a_target_that_one_worker_refuses_runs_on_another(start_worker: Any, farm_settings: Any) -> None:
+    start_worker(allow_targets="math")
+
+    async def scenario() -> None:
+        async with Farm.connect(**farm_settings) as farm:
+            await until_workers(farm, 1)
+            allowed = start_worker(allow_targets="farm_targets")
+            await until_workers(farm, 2)
+            for _ in range(3):
+                batch = await farm.submit(CallOperation.many("farm_targets:worker_pid", range(5)))
+                assert set((await batch.wait(WAIT_S)).results.values()) == {allowed.pid}
+
+    asyncio.run(scenario())
+
+
+def test_a_chunk_of_two_targets_is_shared_by_the_workers_that_allow_them(start_worker: Any, farm_settings: Any) -> None:
+    start_worker(allow_targets="math")
+    start_worker(allow_targets="farm_targets")
+
+    async def scenario() -> None:
+        async with Farm.connect(**farm_settings) as farm:
+            await until_workers(farm, 2)
+            operations = [
+                CallOperation(key="m", target="math:sqrt", args=[4]),
+                CallOperation(key="f", target="farm_targets:echo", args=[1]),
+            ]
+            aggregate = await (await farm.submit(operations)).wait(WAIT_S)
+            assert aggregate.results == {"m": 2.0, "f": 1}
+
+    asyncio.run(scenario())
+
+
+def test_what_all_live_workers_refuse_is_rejected_and_says_what_to_do(start_worker: Any, farm_settings: Any) -> None:
+    start_worker(allow_targets="math")
+    start_worker(allow_targets="math,operator")
+
+    async def scenario() -> None:
+        async with Farm.connect(**farm_settings) as farm:
+            await until_workers(farm, 2)
+            batch = await farm.submit([CallOperation(key="f", target="farm_targets:echo", args=[1])])
+            error = (await batch.wait(WAIT_S)).errors["f"]
+            assert error.kind is ErrorKind.REJECTED
+            assert "not allowed on this worker: add --allow-target farm_targets" in error.message
+
+    asyncio.run(scenario())
+
+
+@pytest.fixture(scope="module")
+def strict_farm(server_url: str, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A farm with one worker that allows little; yields settings and its one allowed folder."""
+    import os
+    import secrets
+    import subprocess
+    import sys
+
+    namespace, root = f"strict{secrets.token_hex(4)}", tmp_path_factory.mktemp("root")
+    support = Path(__file__).parent.parent.parent / "support"
+    (root / "out").symlink_to("/etc")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "fuzzfarm_worker", "run"],
+        env={
+            **os.environ,
+            "FUZZFARM_REDIS_URL": server_url,
+            "FUZZFARM_NAMESPACE": namespace,
+            "FUZZFARM_ALLOW_TARGETS": "farm_targets",
+            "FUZZFARM_ALLOW_COMMANDS": "echo,pwd,env",
+            "FUZZFARM_ALLOW_ROOTS": str(root),
+            "SECRET_OF_THE_HOST": "hidden",
+            "PYTHONPATH": str(support),
+        },
+        stdin=subprocess.DEVNULL,
+    )
+    yield {"url": server_url, "namespace": namespace}, root
+    process.terminate()
+    process.wait(20)
+
+
+@pytest.mark.parametrize(
+    ("target", "reason"),
+    [
+        ("os:getpid", "'os:getpid' is not allowed"),
+        ("farm_targets_of_others:f", "is not allowed"),
+        ("farm_targets:os.getpid", "comes from 'posix': allow it by its exact name"),
+        ("farm_targets:borrowed_add", "comes from '_operator': allow it by its exact name"),
+        ("farm_targets:asyncio.run", "comes from 'asyncio.runners'"),
+    ],
+)
+def test_a_target_that_is_not_of_an_allowed_module_is_refused(strict_farm: Any, target: str, reason: str) -> None:
+    settings, _ = strict_farm
+    error = error_of(settings, CallOperation(target=target))
+    assert error.kind is ErrorKind.REJECTED
+    assert reason in error.message
+
+
+def test_a_program_on_no_list_is_refused_however_it_is_spelled(strict_farm: Any) -> None:
+    settings, _ = strict_farm
+    for command in (["cat", "/etc/hostname"], ["/bin/sh", "-c", "true"], ["../bin/echo"]):
+        error = error_of(settings, SubprocessJob(command=command))
+        assert error.kind is ErrorKind.REJECTED
+        assert "not allowed on this worker: add --allow-command" in error.message or "no program" in error.message
+
+
+def test_allowed_programs_run_in_allowed_folders_without_the_hosts_secrets(strict_farm: Any) -> None:
+    settings, root = strict_farm
+
+    async def scenario() -> None:
+        async with Farm.connect(**settings) as farm:
+            jobs = [
+                SubprocessJob(key="pwd", command=["pwd"], cwd=str(root)),
+                SubprocessJob(key="env", command=["env"], env={"WORD": "given"}),
+                CallOperation(key="child", target="farm_targets:environment", isolation="child"),
+            ]
+            results = (await (await farm.submit(jobs)).wait(WAIT_S)).results
+            assert results["pwd"].stdout.strip() == str(root.resolve())
+            assert "WORD=given" in results["env"].stdout
+            for names in (results["env"].stdout, " ".join(results["child"])):
+                assert "SECRET_OF_THE_HOST" not in names
+                assert "FUZZFARM_" not in names
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("folder", ["/etc", "{root}/..", "{root}/out", "/"])
+def test_a_folder_outside_of_the_roots_is_refused_through_links_too(strict_farm: Any, folder: str) -> None:
+    settings, root = strict_farm
+    error = error_of(settings, SubprocessJob(command=["pwd"], cwd=folder.format(root=root)))
+    assert error.kind is ErrorKind.REJECTED
+    assert "is outside of this worker's roots: add --allow-root" in error.message
+
+
+@pytest.mark.parametrize(
+    ("producer_key", "worker_key", "reason"),
+    [
+        (None, KEY, "the payload is not signed"),
+        (OTHER_KEY, KEY, "the payload's signature is wrong"),
+        (KEY, None, "the payload is signed and this side has no key"),
+    ],
+    ids=["unsigned", "other key", "worker without key"],
+)
+def test_a_payload_that_is_not_signed_as_it_must_be_is_never_executed(
+    start_worker: Any,
+    farm_settings: Any,
+    tmp_path: Path,
+    producer_key: str | None,
+    worker_key: str | None,
+    reason: str,
+) -> None:
+    start_worker(**({"signing_key": worker_key} if worker_key else {}))
+
+    async def scenario() -> None:
+        async with Farm.connect(**farm_settings, signing_key=producer_key) as farm:
+            batch = await farm.submit([note(tmp_path, "ran")])
+            async with asyncio.timeout(WAIT_S):
+                while not (status := await batch.status()).done:
+                    await asyncio.sleep(0.02)
+            assert (status.failed, status.succeeded) == (1, 0)
+        async with Farm.connect(**farm_settings, signing_key=worker_key) as reader:
+            (error,) = (await reader.batch(batch.key).results()).errors.values()
+            assert error.kind is ErrorKind.REJECTED
+            assert reason in error.message
+
+    asyncio.run(scenario())
+    assert not (tmp_path / "ran").exists()
+
+
+def test_any_of_several_keys_is_accepted_while_they_are_changed(start_worker: Any, farm_settings: Any) -> None:
+    start_worker(signing_key=f"{KEY},{OTHER_KEY}")
+
+    async def scenario() -> None:
+        async with Farm.connect(**farm_settings, signing_key=f"{OTHER_KEY},{KEY}") as farm:
+            batch = await farm.submit(CallOperation.many("farm_targets:echo", [1]))
+            assert (await batch.wait(WAIT_S)).results == {"0": 1}
+
+    asyncio.run(scenario())
+
+
+def test_a_signed_payload_moved_to_another_batch_is_never_executed(
+    start_worker: Any, farm_settings: Any, tmp_path: Path, server_url: str
+) -> None:
+    from redis import Redis
+
+    async def scenario() -> None:
+        async with Farm.connect(**farm_settings, signing_key=KEY) as farm:
+            await farm.submit([note(tmp_path, "stolen")], "from")
+            other = await farm.submit([note(tmp_path, "own")], "to")
+            await asyncio.to_thread(move_payload)
+            start_worker(signing_key=KEY)
+            aggregate = await other.wait(WAIT_S)
+            (error,) = aggregate.errors.values()
+            assert error.kind is ErrorKind.REJECTED
+            assert "signature is wrong" in error.message
+
+    def move_payload() -> None:
+        with Redis.from_url(server_url) as client:
+            names = [f"{farm_settings['namespace']}:b:{batch}#p" for batch in ("from", "to")]
+            payload: Any = client.hget(names[0], "0")
+            assert client.hset(names[1], "0", payload) == 0
+            client.delete(names[0])
+
+    asyncio.run(scenario())
+    assert not (tmp_path / "own").exists()

@@ -1,0 +1,104 @@
+"""Allow-lists, without a server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fuzzfarm_shared.errors import SettingsError, TargetError
+from fuzzfarm_shared.settings import WorkerHostSettings
+from fuzzfarm_worker.allowlist import AllowList, NotAllowedError, is_local
+
+
+@pytest.mark.parametrize(
+    ("entry", "target", "allowed"),
+    [
+        ("*", "any.thing:f", True),
+        ("pkg", "pkg:f", True),
+        ("pkg", "pkg.mod:Class.f", True),
+        ("pkg", "pkgs:f", False),
+        ("pkg.mod", "pkg:f", False),
+        ("pkg.mod", "pkg.mod.sub:f", True),
+        ("pkg.mod", "pkg.mode:f", False),
+        ("pkg:f", "pkg:f", True),
+        ("pkg:f", "pkg:f.g", False),
+        ("pkg:f", "pkg:g", False),
+        ("pkg:f", "pkg.mod:f", False),
+        ("", "pkg:f", False),
+    ],
+)
+def test_a_target_is_matched_exactly_or_at_a_dotted_boundary(entry: str, target: str, allowed: bool) -> None:
+    allow_list = AllowList([entry], [], [])
+    if allowed:
+        allow_list.check_target(target)
+    else:
+        with pytest.raises(NotAllowedError, match="add --allow-target"):
+            allow_list.check_target(target)
+
+
+def test_nothing_of_a_refused_target_is_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trace = tmp_path / "imported"
+    (tmp_path / "module_with_a_trace.py").write_text(f"open({str(trace)!r}, 'w')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(NotAllowedError):
+        AllowList(["other"], [], []).load_target("module_with_a_trace:f")
+    assert not trace.exists()
+
+
+def test_a_name_from_another_module_is_allowed_only_exactly() -> None:
+    with pytest.raises(NotAllowedError, match="allow it by its exact name"):
+        AllowList(["farm_targets"], [], []).load_target("farm_targets:borrowed_add")
+    assert AllowList(["farm_targets:borrowed_add"], [], []).load_target("farm_targets:borrowed_add")(1, 2) == 3
+
+
+def test_a_program_is_matched_where_its_links_lead(tmp_path: Path) -> None:
+    program, link = tmp_path / "program", tmp_path / "link"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    link.symlink_to(program)
+    assert AllowList([], [str(program)], []).program(str(link)) == str(link)
+    (tmp_path / "echo").symlink_to("/bin/sh")
+    with pytest.raises(NotAllowedError, match="add --allow-command"):
+        AllowList([], ["echo"], []).program(str(tmp_path / "echo"))
+    with pytest.raises(TargetError, match="no program 'nowhere-to-be-found'"):
+        AllowList([], ["*"], []).program("nowhere-to-be-found")
+
+
+def test_a_folder_is_matched_where_its_links_lead(tmp_path: Path) -> None:
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root" / "out").symlink_to(tmp_path)
+    allow_list = AllowList([], [], [str(tmp_path / "root")])
+    assert allow_list.folder(str(tmp_path / "root")) == str((tmp_path / "root").resolve())
+    for outside in ("root/out", "root/..", "rooted"):
+        with pytest.raises(NotAllowedError, match="add --allow-root"):
+            allow_list.folder(str(tmp_path / outside))
+
+
+@pytest.mark.parametrize(
+    ("url", "local"),
+    [
+        ("unix:///run/s", True),
+        ("redis://localhost", True),
+        ("redis://127.0.0.1:1/0", True),
+        ("redis://[::1]:1", True),
+        ("redis://10.0.0.1", False),
+        ("rediss://example.org", False),
+        ("redis://localhost.example.org", False),
+        ("redis://localhost@example.org", False),
+    ],
+)
+def test_only_this_host_is_local(url: str, local: bool) -> None:
+    assert is_local(url) is local
+
+
+def test_a_remote_worker_needs_a_key_and_a_list_unless_told_otherwise() -> None:
+    remote = {"redis_url": "redis://example.org"}
+    with pytest.raises(SettingsError, match="FUZZFARM_SIGNING_KEY"):
+        AllowList.from_settings(WorkerHostSettings.load(**remote))
+    with pytest.raises(SettingsError, match="--allow-target"):
+        AllowList.from_settings(WorkerHostSettings.load(**remote, signing_key="k" * 32))
+    listed = AllowList.from_settings(WorkerHostSettings.load(**remote, signing_key="k" * 32, allow_targets="math"))
+    with pytest.raises(NotAllowedError):
+        listed.check_target("os:getpid")
+    AllowList.from_settings(WorkerHostSettings.load(**remote, insecure=True)).check_target("os:getpid")
