@@ -8,7 +8,7 @@ from itertools import islice
 from typing import Any
 
 from fuzzfarm_shared.errors import BatchNotFoundError, BatchNotSealedError
-from fuzzfarm_shared.outcomes import BatchAggregate, BatchStatus, ErrorKind, OperationError, Outcome
+from fuzzfarm_shared.outcomes import BatchAggregate, BatchStatus, ErrorKind, FuzzResult, OperationError, Outcome
 from fuzzfarm_shared.segments import Segment
 from fuzzfarm_shared.settling import readable_payload, settled
 from fuzzfarm_shared.signing import Signer
@@ -89,6 +89,18 @@ class Batch:
             raise BatchNotSealedError(self.key, status.total)
         return await self._aggregate(status.completed)
 
+    async def shard_results(self, place: int, start: int = 0) -> list[FuzzResult]:
+        """Return what shards of a fuzz operation have recorded while it still runs, findings included.
+
+        Args:
+            place: of its payload in the batch: in a batch of fuzz operations only, its position.
+            start: results to leave out, those of earlier calls.
+
+        Raises:
+            BatchNotFoundError: when there is no such batch, or it has expired.
+        """
+        return await self._readings.shard_results(self.key, place, start)
+
     async def cancel(self) -> int:
         """Cancel what has no outcome yet and return how many operations were cancelled in all.
 
@@ -101,6 +113,7 @@ class Batch:
         attempts = AttemptStore(self._server, CANCELLER, CANCEL_LEASE_S)
         deadline = asyncio.get_running_loop().time() + CANCEL_WAIT_S
         while True:
+            seen = await self._readings.last_entry(self.key)
             waiting = await attempts.cancel(self.key)
             if waiting is None:
                 raise BatchNotFoundError(self.key)
@@ -114,7 +127,7 @@ class Batch:
             if status.done or (not waiting and asyncio.get_running_loop().time() > deadline):
                 return status.cancelled
             if not waiting:
-                await self._readings.wait_for_change(self.key, deadline - asyncio.get_running_loop().time())
+                await self._readings.wait_for_change(self.key, seen, deadline - asyncio.get_running_loop().time())
 
     async def _aggregate(self, enough: int | None = None) -> BatchAggregate:
         """Collect outcomes to the end of the batch, or until there are `enough`."""

@@ -24,9 +24,6 @@ START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 40.0
 """Longer than the supervisor gives its workers before it kills them: killing it would leave them behind."""
 
-LONGEST_FOLDER_BYTES = 60
-"""The path of a socket holds 104 bytes on macOS and 108 on Linux (unix(7)); we add 38."""
-
 POLL_S = 0.005
 SOCKET = "server.sock"
 
@@ -122,12 +119,6 @@ class EmbeddedHost:
 def _listens(path: Path) -> bool:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
         return client.connect_ex(str(path)) == 0
-
-
-def _folder_for_sockets() -> Path:
-    """Return the folder for temporary files, or /tmp where its name leaves no room for the path of a socket."""
-    folder = Path(tempfile.gettempdir())
-    return folder if len(os.fsencode(folder)) <= LONGEST_FOLDER_BYTES else Path("/tmp")  # noqa: S108 - ours is 0700
 
 
 def _environment(given: dict[str, Any]) -> dict[str, str]:

@@ -105,8 +105,9 @@ class Farm:
         submission = Submission(store, self.settings, batch.key, operations, wait=wait)
         try:
             await submission.run(may_exist=key is not None)
-        except DuplicateKeyError:
-            if submission.started:
+        except Exception as exc:
+            # Nobody could finish a batch whose key nobody knows, or one that has a key twice.
+            if submission.started and (key is None or isinstance(exc, DuplicateKeyError)):
                 await batch.cancel()
             raise
         return batch

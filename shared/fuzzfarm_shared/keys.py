@@ -115,9 +115,9 @@ def check_batch_key(key: str) -> str:
     Raises:
         InvalidOperationError: for an empty or too long key, or one with other characters.
     """
-    if len(key) > MAX_BATCH_KEY_CHARS or not _BATCH_KEY.fullmatch(key):
+    if not isinstance(key, str) or len(key) > MAX_BATCH_KEY_CHARS or not _BATCH_KEY.fullmatch(key):
         raise InvalidOperationError(
-            f"{key[:80]!r} cannot be a batch key: use 1 to {MAX_BATCH_KEY_CHARS} letters, digits and . _ : + / -, "
+            f"{str(key)[:80]!r} cannot be a batch key: use 1 to {MAX_BATCH_KEY_CHARS} letters, digits and . _ : + / -, "
             "the first a letter or digit"
         )
     return key

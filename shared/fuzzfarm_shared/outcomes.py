@@ -66,8 +66,8 @@ class Outcome:
         error: why it failed; None when it did not.
         attempt: the attempt of the chunk that recorded this, counted from 1.
         worker: the worker that ran it.
-        started_at: seconds since the epoch, by the worker's clock.
-        duration_s: seconds from its start to its end, retries included.
+        started_at: start of its last try, seconds since the epoch by the worker's clock.
+        duration_s: seconds that its last try took.
     """
 
     key: str

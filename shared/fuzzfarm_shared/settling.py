@@ -14,18 +14,13 @@ from fuzzfarm_shared.payloads import Payload, decode_payload
 from fuzzfarm_shared.segments import Segment, encode_segment
 from fuzzfarm_shared.signing import Signer
 from fuzzfarm_shared.store.attempts import Claim, Commit
-from fuzzfarm_shared.store.readings import outcome_context
+from fuzzfarm_shared.store.readings import outcome_context, partial_context
 from fuzzfarm_shared.values import pack
 
 
 def operations_context(batch: str, submit_id: str, payload: int) -> tuple[str | int, ...]:
     """Return what the signature of a payload is bound to."""
     return ("operations", batch, submit_id, payload)
-
-
-def partial_context(batch: str, submit_id: str, payload: int) -> tuple[str | int, ...]:
-    """Return what the signature of a shard's result is bound to."""
-    return ("partial", batch, submit_id, payload)
 
 
 def open_payload(claim: Claim, signer: Signer) -> Payload:

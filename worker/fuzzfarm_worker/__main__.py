@@ -41,7 +41,7 @@ def _run(arguments: argparse.Namespace, settings: WorkerHostSettings) -> int:
         return run_embedded(settings, arguments.workers)
     from fuzzfarm_worker.supervisor import supervise  # noqa: PLC0415 - as above
 
-    return supervise(arguments.processes)
+    return supervise(settings, arguments.processes)
 
 
 def _parser() -> argparse.ArgumentParser:

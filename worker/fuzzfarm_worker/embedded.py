@@ -30,7 +30,7 @@ def run_embedded(settings: WorkerHostSettings, workers: int) -> int:
     closed = threading.Event()
     threading.Thread(target=_wait_for_end_of_input, args=(closed,), daemon=True).start()
     try:
-        return supervise(workers, closed)
+        return supervise(settings, workers, closed)
     finally:
         server.stop()
 

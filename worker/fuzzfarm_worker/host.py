@@ -14,24 +14,19 @@ from fuzzfarm_shared.connection import check_server, connect
 from fuzzfarm_shared.errors import FuzzfarmError
 from fuzzfarm_shared.keys import AttemptId
 from fuzzfarm_shared.log import get_logger
-from fuzzfarm_shared.operations import FuzzOperation
-from fuzzfarm_shared.payloads import Payload
 from fuzzfarm_shared.reports import HEARTBEAT_TTL_S, WorkerReport
 from fuzzfarm_shared.settings import WorkerHostSettings
 from fuzzfarm_shared.store import AttemptStore, Claim, Refused, Server
 from fuzzfarm_worker.allowlist import AllowList
-from fuzzfarm_worker.attempt import Attempt
+from fuzzfarm_worker.chunks import Attempt, Station, work_of
 from fuzzfarm_worker.executors.kernel import Kernel
-from fuzzfarm_worker.fuzz_work import MergeWork, ShardWork
 from fuzzfarm_worker.fuzzing import FuzzChildren
 from fuzzfarm_worker.handlers import Tools
 from fuzzfarm_worker.intake import Intake
 from fuzzfarm_worker.memory import resident_bytes
-from fuzzfarm_worker.operations_work import OperationsWork
 from fuzzfarm_worker.processes import ProcessManager
 from fuzzfarm_worker.renewal import RenewalThread
 from fuzzfarm_worker.version import VERSION
-from fuzzfarm_worker.work import Work
 
 HEARTBEAT_EVERY_S = 1.0
 """How soon the chunks of a dead worker are noticed after their lease has ended."""
@@ -49,19 +44,15 @@ class WorkerHost:
         SettingsError: for settings with which it must not start.
     """
 
-    children: FuzzChildren
-    tools: Tools
+    station: Station
 
     def __init__(self, settings: WorkerHostSettings) -> None:
         self.settings = settings
         self.name = f"{settings.name}-{os.getpid()}-{secrets.token_hex(2)}"
-        self.signer = settings.signer
         self.kernel = Kernel(settings.max_concurrency)
         self.intake = Intake(self.kernel, settings.max_children)
         self.server = Server(connect(settings), settings)
         self.store = AttemptStore(self.server, self.name, settings.lease_s)
-        self.operations_done = 0
-        self.renewals: RenewalThread
         self._allowed = AllowList.from_settings(settings)
         self._chunks: set[AttemptId] = set()
         self._started_at = time.time()
@@ -76,10 +67,19 @@ class WorkerHost:
         """
         await check_server(self.server.client, self.settings)
         processes = await self._stack.enter_async_context(ProcessManager())
-        self.children = await self._stack.enter_async_context(FuzzChildren(self.settings.max_children))
-        self.tools = Tools(self._allowed, processes)
-        self.renewals = RenewalThread(self.settings, asyncio.get_running_loop())
-        self.renewals.start()
+        children = await self._stack.enter_async_context(FuzzChildren(self.settings.max_children))
+        renewals = self._stack.enter_context(RenewalThread(self.settings, asyncio.get_running_loop()))
+        self.station = Station(
+            name=self.name,
+            settings=self.settings,
+            signer=self.settings.signer,
+            store=self.store,
+            kernel=self.kernel,
+            intake=self.intake,
+            renewals=renewals,
+            tools=Tools(self._allowed, processes),
+            children=children,
+        )
         # Before the first pop: a take-over in the same moment would take the job that was popped for a dropped one.
         await self._report_and_take_over()
         self._heartbeat = asyncio.create_task(self._beat())
@@ -90,11 +90,10 @@ class WorkerHost:
         if self._heartbeat is not None:
             self._heartbeat.cancel()
             await asyncio.wait([self._heartbeat])
-            self.renewals.stop()
         await self._stack.aclose()
         self.kernel.close()
         await self.server.client.aclose()
-        log.info("worker stopped", worker=self.name, operations=self.operations_done)
+        log.info("worker stopped", worker=self.name)
 
     async def run_attempt(self, job_id: str) -> None:
         """Claim the chunk of an arq job and do its work; raises only CancelledError, when the worker leaves."""
@@ -113,21 +112,11 @@ class WorkerHost:
         finally:
             self.intake.end(attempt_id)
 
-    def work_of(self, attempt: Attempt, payload: Payload) -> Work:
-        """Return the kind of work that a chunk holds."""
-        if attempt.claim.merge:
-            return MergeWork(attempt, payload)
-        if isinstance(payload.specs[0], FuzzOperation):
-            operation = payload.operation(0)
-            assert isinstance(operation, FuzzOperation)  # noqa: S101 - for the type checker
-            return ShardWork(attempt, operation)
-        return OperationsWork(attempt, payload)
-
     async def _run_claim(self, claim: Claim) -> None:
         self.intake.begin(claim.id, claim.lane)
         self._chunks.add(claim.id)
         try:
-            await Attempt(self, claim).run()
+            await Attempt(self.station, claim, work_of).run()
         finally:
             self._chunks.discard(claim.id)
 
@@ -159,7 +148,7 @@ class WorkerHost:
             max_concurrency=self.kernel.max_concurrency,
             running=self.kernel.running,
             chunks=len(self._chunks),
-            operations_done=self.operations_done,
+            operations_done=self.station.operations_done,
             memory_bytes=resident_bytes(),
             load=os.getloadavg()[0],
             started_at=self._started_at,

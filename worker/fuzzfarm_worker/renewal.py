@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import Any, Self
 
 from redis import Redis
 from redis.exceptions import NoScriptError, RedisError
@@ -62,7 +62,7 @@ class Lease:
 
 
 class RenewalThread:
-    """Renews every lease of this worker until `stop`; kills the worker when a chunk is past its deadline."""
+    """Renews the leases of this worker while its context is open; kills the worker when one is past its deadline."""
 
     def __init__(self, settings: WorkerHostSettings, loop: asyncio.AbstractEventLoop) -> None:
         self._settings = settings
@@ -73,11 +73,12 @@ class RenewalThread:
         self._thread = threading.Thread(target=self._run, name="fuzzfarm-renewal", daemon=True)
         self._client: Redis = Redis.from_url(settings.redis_url, **connection_options(settings))
 
-    def start(self) -> None:
+    def __enter__(self) -> Self:
         """Start renewing."""
         self._thread.start()
+        return self
 
-    def stop(self) -> None:
+    def __exit__(self, *_: object) -> None:
         """Stop renewing; what is held then runs out."""
         self._stopped.set()
         self._thread.join(timeout=1.0)

@@ -11,6 +11,7 @@ import time
 from types import FrameType
 
 from fuzzfarm_shared.log import get_logger
+from fuzzfarm_shared.settings import WorkerHostSettings
 
 FIRST_RESTART_S = 0.1
 LONGEST_RESTART_S = 10.0
@@ -21,8 +22,8 @@ HEALTHY_AFTER_S = 10.0
 
 CHECK_EVERY_S = 0.05
 
-STOP_TIMEOUT_S = 30.0
-"""After SIGTERM; workers have a grace period of their own, below this."""
+STOP_MARGIN_S = 25.0
+"""Beyond the workers' own grace period after SIGTERM: to hand back what they hold and to end their children."""
 
 USAGE_EXIT_CODES = frozenset({2, 3})
 """The worker said itself that it cannot work; at its first start there is no sense in a second."""
@@ -67,7 +68,7 @@ def worker_command() -> list[str]:
     return [sys.executable, "-m", "fuzzfarm_worker", "run"]
 
 
-def supervise(processes: int, until: threading.Event | None = None) -> int:
+def supervise(settings: WorkerHostSettings, processes: int, until: threading.Event | None = None) -> int:
     """Keep `processes` workers alive until SIGTERM, SIGINT or `until`; return the exit code.
 
     A second signal kills the workers at once.
@@ -88,13 +89,13 @@ def supervise(processes: int, until: threading.Event | None = None) -> int:
         if codes:
             code = codes[0]
             break
-    _stop_all(workers)
+    _stop_all(workers, settings.grace_s + STOP_MARGIN_S)
     return code
 
 
-def _stop_all(workers: list[Supervised]) -> None:
+def _stop_all(workers: list[Supervised], timeout_s: float) -> None:
     _signal_all(workers, signal.SIGTERM)
-    deadline = time.monotonic() + STOP_TIMEOUT_S
+    deadline = time.monotonic() + timeout_s
     for worker in workers:
         try:
             worker.process.wait(max(0.0, deadline - time.monotonic()))

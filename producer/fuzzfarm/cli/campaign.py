@@ -112,15 +112,15 @@ class Campaign:
         """Submit and follow the batch; Ctrl-C cancels it and keeps what it has found."""
         batch = await self._farm.submit(self._operations, self._plan.key)
         self._output.note(f"fuzzing {count(len(self._operations), 'target')} as batch {batch.key}; Ctrl-C stops it")
-        async with EarlyFindings(self._farm.settings, batch.key, list(self._roots)) as early:
-            follower = Follower(self._farm, batch, meter_for(self._output), self._examples_total(), early.read)
-            interrupted = False
-            try:
-                await follower.follow(self._take)
-            except asyncio.CancelledError:
-                interrupted = True
-                _stay_alive()
-                await self._stop(batch, early)
+        early = EarlyFindings(batch, list(self._roots))
+        follower = Follower(self._farm, batch, meter_for(self._output), self._examples_total(), early.read)
+        interrupted = False
+        try:
+            await follower.follow(self._take)
+        except asyncio.CancelledError:
+            interrupted = True
+            _stay_alive()
+            await self._stop(batch, early)
         return Ending(self._harvest, batch.key, self._roots, interrupted)
 
     async def _stop(self, batch: Batch, early: EarlyFindings) -> None:

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from fuzzfarm_shared.connection import LONGEST_BLOCK_S
 from fuzzfarm_shared.errors import BatchNotFoundError
 from fuzzfarm_shared.keys import Part
-from fuzzfarm_shared.outcomes import BatchState, BatchStatus
+from fuzzfarm_shared.merging import merge
+from fuzzfarm_shared.outcomes import BatchState, BatchStatus, FuzzResult
 from fuzzfarm_shared.segments import Segment, decode_segment
 from fuzzfarm_shared.signing import Signer
 from fuzzfarm_shared.store.server import Server
+from fuzzfarm_shared.values import unpack
 
 ENTRIES_PER_READ = 16
 """Segments fetched at once: at most 50k outcomes each, so this bounds what a reader holds."""
@@ -46,6 +48,11 @@ class OutcomeCursor:
         if match is None or any(int(part) > _LARGEST_ID for part in match["entry"].split("-")):
             raise ValueError(f"{text!r} is no cursor: give back what a stream's `cursor` said")
         return cls(match["entry"], int(match["taken"] or 0))
+
+
+def partial_context(batch: str, submit_id: str, payload: int) -> tuple[str | int, ...]:
+    """Return what the signature of a shard's result is bound to."""
+    return ("partial", batch, submit_id, payload)
 
 
 def outcome_context(batch: str, submit_id: str) -> tuple[str, ...]:
@@ -106,11 +113,29 @@ class ReadingStore:
                 after = entry.decode()
                 yield after, decode_segment(self._signer.open(fields[b"d"], context))
 
-    async def wait_for_change(self, batch: str, timeout_s: float) -> None:
-        """Return when another segment is recorded, or after `timeout_s`."""
+    async def shard_results(self, batch: str, payload: int, start: int) -> list[FuzzResult]:
+        """Return the results of shards of a running fuzz operation, from the `start`-th recorded one on.
+
+        Raises:
+            BatchNotFoundError: when there is no such batch, or it has expired.
+        """
+        context = partial_context(batch, await self._submit_id(batch), payload)
+        name = f"{self._keys.batch(batch, Part.PARTIALS)}{payload}"
+        envelopes = await self._server.call("LRANGE", name, start, -1)
+        results = [unpack(self._signer.open(envelope, context)) for envelope in envelopes]
+        # A shard that failed counts, so that the next reading starts behind it.
+        return [result if isinstance(result, FuzzResult) else merge([]) for result in results]
+
+    async def last_entry(self, batch: str) -> str:
+        """Return the id of the newest segment; "0" without one."""
+        newest = await self._server.call("XREVRANGE", self._keys.batch(batch, Part.OUTCOMES), "+", "-", "COUNT", 1)
+        return str(newest[0][0].decode()) if newest else "0"
+
+    async def wait_for_change(self, batch: str, after: str, timeout_s: float) -> None:
+        """Return when there is a segment behind entry `after`, or after `timeout_s`."""
         name = self._keys.batch(batch, Part.OUTCOMES)
         block_ms = max(1, int(min(timeout_s, LONGEST_BLOCK_S) * 1000))
-        await self._server.call("XREAD", "COUNT", 1, "BLOCK", block_ms, "STREAMS", name, "$")
+        await self._server.call("XREAD", "COUNT", 1, "BLOCK", block_ms, "STREAMS", name, after)
 
     async def workers(self, alive_ms: int) -> list[bytes]:
         """Return the last report of every worker that sent one within `alive_ms`."""

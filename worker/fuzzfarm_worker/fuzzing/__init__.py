@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fuzzfarm_worker.fuzzing.children import FuzzChildren
-    from fuzzfarm_worker.fuzzing.merging import merge
     from fuzzfarm_worker.fuzzing.shards import ShardProgress
 
-__all__ = ["FuzzChildren", "ShardProgress", "merge"]
+__all__ = ["FuzzChildren", "ShardProgress"]
 
-_MODULES = {"FuzzChildren": "children", "ShardProgress": "shards", "merge": "merging"}
+_MODULES = {"FuzzChildren": "children", "ShardProgress": "shards"}
 
 
 def __getattr__(name: str) -> Any:

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from typing import Any
 
+from fuzzfarm_shared.merging import combine
 from fuzzfarm_shared.operations import FuzzOperation
 from fuzzfarm_shared.outcomes import ErrorKind, Finding, FuzzResult
 from fuzzfarm_worker.fuzzing.deaths import death_failure
 from fuzzfarm_worker.fuzzing.interpreter import Death, Interpreter, raise_if_broken
-from fuzzfarm_worker.fuzzing.merging import combine
 from fuzzfarm_worker.fuzzing.recorder import SHRINKING, Cell
 from fuzzfarm_worker.fuzzing.starvation import waited_for_processor_ns
 

@@ -3,9 +3,10 @@
 import asyncio
 from typing import Any
 
+from fuzzfarm_shared.merging import merge
 from fuzzfarm_shared.operations import FuzzOperation
 from fuzzfarm_shared.outcomes import FuzzResult
-from fuzzfarm_worker.fuzzing import FuzzChildren, ShardProgress, merge
+from fuzzfarm_worker.fuzzing import FuzzChildren, ShardProgress
 
 
 def operation(target: str, **fields: Any) -> FuzzOperation:

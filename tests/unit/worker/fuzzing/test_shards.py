@@ -11,8 +11,9 @@ import pytest
 from shard_runs import operation, progress_of, run
 
 from fuzzfarm_shared.errors import TargetError
+from fuzzfarm_shared.merging import merge
 from fuzzfarm_shared.outcomes import ErrorKind
-from fuzzfarm_worker.fuzzing import FuzzChildren, merge
+from fuzzfarm_worker.fuzzing import FuzzChildren
 from fuzzfarm_worker.fuzzing.interpreter import Interpreter, start_child
 
 

@@ -1,7 +1,7 @@
 from dataclasses import replace
 
+from fuzzfarm_shared.merging import merge
 from fuzzfarm_shared.outcomes import ErrorKind, Finding, FuzzResult
-from fuzzfarm_worker.fuzzing import merge
 
 FINDING = Finding(
     id="f1",

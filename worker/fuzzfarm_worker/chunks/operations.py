@@ -11,11 +11,11 @@ from fuzzfarm_shared.log import get_logger
 from fuzzfarm_shared.outcomes import ErrorKind, OperationError
 from fuzzfarm_shared.payloads import Payload
 from fuzzfarm_shared.store.readings import outcome_context
-from fuzzfarm_worker.attempt import Attempt, FencedError
+from fuzzfarm_worker.chunks.attempt import Attempt, FencedError
+from fuzzfarm_worker.chunks.recorder import Recorder
 from fuzzfarm_worker.executors.kernel import Call
 from fuzzfarm_worker.failures import OperationFailedError
 from fuzzfarm_worker.handlers import Handler, handler_for
-from fuzzfarm_worker.recorder import Recorder
 from fuzzfarm_worker.renewal import LeaseEnd
 
 HANG_MARGIN_S = 5.0
@@ -40,8 +40,8 @@ class OperationsWork:
     def __init__(self, attempt: Attempt, payload: Payload) -> None:
         self._attempt = attempt
         self._payload = payload
-        settings = attempt.host.settings
-        self._recorder = Recorder(payload, attempt.claim.attempt, attempt.host.name, settings.max_payload_bytes)
+        settings = attempt.station.settings
+        self._recorder = Recorder(payload, attempt.claim.attempt, attempt.station.name, settings.max_payload_bytes)
         self._next = attempt.claim.start
         self._handlers: list[Handler | None] = []
         self._refusals: list[TargetError] = []
@@ -73,7 +73,7 @@ class OperationsWork:
     def _prepare(self) -> None:
         for spec in self._payload.specs:
             try:
-                self._handlers.append(handler_for(spec, self._attempt.host.tools))
+                self._handlers.append(handler_for(spec, self._attempt.station.tools))
             except TargetError as exc:
                 self._handlers.append(None)
                 self._refusals.append(exc)
@@ -82,7 +82,7 @@ class OperationsWork:
     async def _run_all(self) -> None:
         keeper = asyncio.create_task(self._keep())
         try:
-            await self._attempt.host.kernel.run(self._calls(), self._recorder.record)
+            await self._attempt.station.kernel.run(self._calls(), self._recorder.record)
         finally:
             self._ended.set()
             await keeper
@@ -97,13 +97,13 @@ class OperationsWork:
 
     async def _run_one_by_one(self) -> None:
         calls = self._calls()
-        share_at = time.monotonic() + self._attempt.host.settings.share_after_s
+        share_at = time.monotonic() + self._attempt.station.settings.share_after_s
         for call in calls:
             await self._commit()
             self._extend_deadline()
             if time.monotonic() > share_at:
                 await self._share()
-            await self._attempt.host.kernel.run(iter((call,)), self._recorder.record)
+            await self._attempt.station.kernel.run(iter((call,)), self._recorder.record)
         self._ended.set()
 
     def _calls(self) -> Iterator[Call]:
@@ -124,14 +124,14 @@ class OperationsWork:
                 continue
             if index + 1 >= attempt.stop:
                 # Said before the last call starts: when that takes the last slot nobody asks for another.
-                attempt.host.intake.started_all(attempt.claim.id)
+                attempt.station.intake.started_all(attempt.claim.id)
             yield index, handler.function, args, kwargs, handler.timeout_s, handler.retries, handler.retry_delay_s
         self._next = attempt.stop
-        attempt.host.intake.started_all(attempt.claim.id)
+        attempt.station.intake.started_all(attempt.claim.id)
 
     async def _keep(self) -> None:
         """While operations run: commit what has ended, give back what has not started, show that the loop lives."""
-        settings = self._attempt.host.settings
+        settings = self._attempt.station.settings
         now = time.monotonic()
         commit_at, share_at = now + settings.commit_every_s, now + settings.share_after_s
         try:
@@ -151,7 +151,7 @@ class OperationsWork:
         split = self._next
         if split < self._attempt.stop and not self._attempt.stopping:
             await self._attempt.hand_back_from(split)
-            self._attempt.host.intake.started_all(self._attempt.claim.id)
+            self._attempt.station.intake.started_all(self._attempt.claim.id)
 
     async def _ends_within(self, seconds: float) -> bool:
         try:
@@ -170,7 +170,7 @@ class OperationsWork:
             attempt.done.add_all(segment.indexes)
             count = len(segment.indexes)
             await attempt.commit(
-                attempt.host.signer.seal(segment.body, context),
+                attempt.station.signer.seal(segment.body, context),
                 units=count,
                 succeeded=count - segment.failed,
                 failed=segment.failed,

@@ -7,15 +7,14 @@ from contextlib import aclosing
 
 from fuzzfarm_shared.errors import TargetError
 from fuzzfarm_shared.log import get_logger
+from fuzzfarm_shared.merging import merge
 from fuzzfarm_shared.operations import FuzzOperation
 from fuzzfarm_shared.outcomes import ErrorKind, FuzzResult, OperationError
 from fuzzfarm_shared.payloads import Payload
 from fuzzfarm_shared.segments import Segment, encode_segment
-from fuzzfarm_shared.settling import partial_context
-from fuzzfarm_shared.store.readings import outcome_context
+from fuzzfarm_shared.store.readings import outcome_context, partial_context
 from fuzzfarm_shared.values import pack, unpack
-from fuzzfarm_worker.attempt import Attempt
-from fuzzfarm_worker.fuzzing.merging import merge
+from fuzzfarm_worker.chunks.attempt import Attempt
 
 GUIDED_SHARE = 8
 """A shard takes this part of what is left, so that shards get shorter towards the end and all workers end together
@@ -59,7 +58,7 @@ class ShardWork:
         except TargetError as exc:
             log.warning("a target was refused", chunk=str(attempt.claim.id), reason=str(exc))
             if await attempt.refuse():
-                await self._fail(OperationError(ErrorKind.REJECTED, "", str(exc), worker=attempt.host.name))
+                await self._fail(OperationError(ErrorKind.REJECTED, "", str(exc), worker=attempt.station.name))
             return
         if attempt.stopping:
             await self.leave()
@@ -74,9 +73,9 @@ class ShardWork:
 
     async def _run_examples(self, deadline_s: float | None) -> None:
         attempt = self._attempt
-        attempt.host.tools.allowed.check_target(self._operation.target)
+        attempt.station.tools.allowed.check_target(self._operation.target)
         if self._operation.strategy is not None:
-            attempt.host.tools.allowed.check_target(self._operation.strategy)
+            attempt.station.tools.allowed.check_target(self._operation.strategy)
         ends_at = None if deadline_s is None else time.monotonic() + deadline_s
         while self._next < attempt.stop and not attempt.stopping:
             if await self._run_some(None if ends_at is None else max(0.0, ends_at - time.monotonic())):
@@ -88,8 +87,8 @@ class ShardWork:
         A shard is closed before its rest is handed back, because it must not run that; the child stays warm.
         """
         attempt, start, started = self._attempt, self._next, time.monotonic()
-        commit_at = started + attempt.host.settings.commit_every_s
-        shard = attempt.host.children.run_shard(self._operation, start, attempt.stop, deadline_s=deadline_s)
+        commit_at = started + attempt.station.settings.commit_every_s
+        shard = attempt.station.children.run_shard(self._operation, start, attempt.stop, deadline_s=deadline_s)
         async with aclosing(shard):
             async for progress in shard:
                 self._pending.append(progress.result)
@@ -98,7 +97,7 @@ class ShardWork:
                     return False
                 if time.monotonic() >= commit_at and self._committed < self._next < attempt.stop:
                     await self._commit(self._next)
-                    commit_at = time.monotonic() + attempt.host.settings.commit_every_s
+                    commit_at = time.monotonic() + attempt.station.settings.commit_every_s
                     if self._takes_long(self._next - start, time.monotonic() - started):
                         break
             else:
@@ -146,7 +145,7 @@ class ShardWork:
 
     def _sealed(self, body: bytes) -> bytes:
         claim = self._attempt.claim
-        return self._attempt.host.signer.seal(body, partial_context(claim.id.batch, claim.submit_id, claim.payload))
+        return self._attempt.station.signer.seal(body, partial_context(claim.id.batch, claim.submit_id, claim.payload))
 
 
 class MergeWork:
@@ -160,7 +159,7 @@ class MergeWork:
         """Record the operation's outcome."""
         attempt, claim = self._attempt, self._attempt.claim
         context = partial_context(claim.id.batch, claim.submit_id, claim.payload)
-        parts = [unpack(attempt.host.signer.open(envelope, context)) for envelope in claim.partials]
+        parts = [unpack(attempt.station.signer.open(envelope, context)) for envelope in claim.partials]
         error = next((part for part in parts if isinstance(part, OperationError)), None)
         value = None if error is not None else merge(parts)
         duration_s = claim.now_s - claim.first_claim_s
@@ -172,13 +171,13 @@ class MergeWork:
                 values=[value],
                 errors={} if error is None else {0: error},
                 attempt=claim.attempt,
-                worker=attempt.host.name,
+                worker=attempt.station.name,
                 epoch=time.time() - duration_s,
                 started=[0.0],
                 durations=[duration_s],
             )
         )
-        envelope = attempt.host.signer.seal(body, outcome_context(claim.id.batch, claim.submit_id))
+        envelope = attempt.station.signer.seal(body, outcome_context(claim.id.batch, claim.submit_id))
         await attempt.commit(envelope, succeeded=int(error is None), failed=int(error is not None))
 
     async def leave(self) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from fuzzfarm_shared.errors import CodecError, SignatureError
 from fuzzfarm_shared.log import get_logger
@@ -12,10 +12,8 @@ from fuzzfarm_shared.outcomes import ErrorKind, OperationError
 from fuzzfarm_shared.payloads import Payload
 from fuzzfarm_shared.settling import open_payload, settled
 from fuzzfarm_shared.store import Claim, Commit, CommitReply
+from fuzzfarm_worker.chunks.station import Station, Work
 from fuzzfarm_worker.renewal import Lease, LeaseEnd
-
-if TYPE_CHECKING:
-    from fuzzfarm_worker.host import WorkerHost
 
 log = get_logger(__name__)
 
@@ -28,15 +26,16 @@ class Attempt:
     """What every kind of chunk does the same way: keep its lease, commit, hand back, settle.
 
     Attributes:
-        host: the worker.
+        station: what it uses of its worker.
         claim: what the server said when the chunk was claimed.
         stop: unit after the last one that is still ours; a hand-back lowers it.
         done: units with an outcome.
         stopping: the worker is leaving: start nothing more.
     """
 
-    def __init__(self, host: WorkerHost, claim: Claim) -> None:
-        self.host = host
+    def __init__(self, station: Station, claim: Claim, make_work: Callable[[Attempt, Payload], Work]) -> None:
+        self.station = station
+        self._make_work = make_work
         self.claim = claim
         self.stop = claim.stop
         self.done = claim.done
@@ -52,7 +51,7 @@ class Attempt:
         Cancellation means that the worker is leaving: running operations get its grace period, the rest is handed
         back, then CancelledError is raised again. Cancelling once more ends the grace period.
         """
-        self.host.renewals.hold(self.lease)
+        self.station.renewals.hold(self.lease)
         self._work = asyncio.create_task(self._run())
         try:
             await asyncio.wait([self._work])
@@ -60,7 +59,7 @@ class Attempt:
             await self._leave(self._work)
             raise
         finally:
-            self.host.renewals.release(self.lease)
+            self.station.renewals.release(self.lease)
         if not self._work.cancelled():
             self._work.result()
 
@@ -95,7 +94,7 @@ class Attempt:
                 given_up=given_up,
             )
         )
-        self.host.operations_done += succeeded + failed
+        self.station.operations_done += succeeded + failed
 
     @property
     def complete(self) -> bool:
@@ -109,20 +108,20 @@ class Attempt:
             FencedError: when the chunk is no longer ours.
         """
         stop, self.stop = self.stop, split
-        if not await self.host.store.hand_back_rest(self.claim.id, self.done, self.claim.start, split, stop):
+        if not await self.station.store.hand_back_rest(self.claim.id, self.done, self.claim.start, split, stop):
             raise FencedError
 
     async def hand_back_all(self) -> None:
         """Let other workers have everything without an outcome; this attempt is not counted."""
         await self._finish_in_flight()
-        await self.host.store.hand_back_all(self.claim.id, self.done)
+        await self.station.store.hand_back_all(self.claim.id, self.done)
 
     async def refuse(self) -> bool:
         """Leave the rest to other workers; True when it was refused by enough of them to be rejected here."""
         await self._finish_in_flight()
-        if await self.host.store.refuse(self.claim.id, self.done):
+        if await self.station.store.refuse(self.claim.id, self.done):
             return True
-        self.host.intake.pause(self.host.settings.share_after_s)
+        self.station.intake.pause(self.station.settings.share_after_s)
         return False
 
     async def settle(self, payload: Payload | None, kind: ErrorKind, message: str) -> None:
@@ -132,16 +131,16 @@ class Attempt:
             FencedError: when the chunk is no longer ours.
         """
         await self._finish_in_flight()
-        error = OperationError(kind, "", message, attempt=self.claim.attempt, worker=self.host.name)
+        error = OperationError(kind, "", message, attempt=self.claim.attempt, worker=self.station.name)
         current = replace(
             self.claim, stop=self.stop, done=self.done.within(self.claim.start, self.stop), commits=self._number
         )
         self._number += 1
-        await self._send(settled(current, payload, error, self.host.signer))
+        await self._send(settled(current, payload, error, self.station.signer))
 
     def open(self) -> Payload:
         """Return the operations; raises CodecError or SignatureError for a payload that must not run."""
-        return open_payload(self.claim, self.host.signer)
+        return open_payload(self.claim, self.station.signer)
 
     async def _run(self) -> None:
         try:
@@ -160,7 +159,7 @@ class Attempt:
         if self.claim.cancelled:
             await self.settle(payload, ErrorKind.CANCELLED, "the batch was cancelled before this operation ran")
             return
-        work = self.host.work_of(self, payload)
+        work = self._make_work(self, payload)
         try:
             await work.run()
         except asyncio.CancelledError:
@@ -177,7 +176,7 @@ class Attempt:
         """Let running operations end within the grace period, then cancel them, and wait for the hand-back."""
         self.stopping = True
         try:
-            await asyncio.wait([work], timeout=self.host.settings.grace_s)
+            await asyncio.wait([work], timeout=self.station.settings.grace_s)
         except asyncio.CancelledError:
             log.warning("told to stop at once", chunk=str(self.claim.id))
         work.cancel()
@@ -185,7 +184,7 @@ class Attempt:
 
     async def _send(self, commit: Commit) -> None:
         await self._finish_in_flight()
-        self._in_flight = asyncio.create_task(self.host.store.commit(self.claim.id, commit))
+        self._in_flight = asyncio.create_task(self.station.store.commit(self.claim.id, commit))
         reply = await asyncio.shield(self._in_flight)
         if reply.fenced:
             raise FencedError

@@ -1,0 +1,56 @@
+"""What a chunk finds on its worker, and what its work looks like from there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from fuzzfarm_shared.settings import WorkerHostSettings
+from fuzzfarm_shared.signing import Signer
+from fuzzfarm_shared.store import AttemptStore
+from fuzzfarm_worker.executors.kernel import Kernel
+from fuzzfarm_worker.fuzzing import FuzzChildren
+from fuzzfarm_worker.handlers import Tools
+from fuzzfarm_worker.intake import Intake
+from fuzzfarm_worker.renewal import RenewalThread
+
+
+@dataclass(slots=True)
+class Station:
+    """The parts of a worker that its chunks use.
+
+    Attributes:
+        name: of the worker, in every outcome.
+        settings: of the worker.
+        signer: checks payloads and signs outcomes.
+        store: where chunks are claimed, committed and handed back.
+        kernel: runs operations, all chunks together within its slots.
+        intake: is told what has started.
+        renewals: keeps leases.
+        tools: what handlers may use.
+        children: run examples.
+        operations_done: outcomes recorded since the worker started.
+    """
+
+    name: str
+    settings: WorkerHostSettings
+    signer: Signer
+    store: AttemptStore
+    kernel: Kernel
+    intake: Intake
+    renewals: RenewalThread
+    tools: Tools
+    children: FuzzChildren
+    operations_done: int = 0
+
+
+class Work(Protocol):
+    """The work of one chunk."""
+
+    async def run(self) -> None:
+        """Do all of it, commits included; on cancellation stop what runs and raise CancelledError."""
+        ...
+
+    async def leave(self) -> None:
+        """After a cancellation: commit what has ended."""
+        ...
