@@ -33,6 +33,6 @@ def test_the_example_for_several_hosts_uses_the_farm_of_the_environment(tmp_path
 
 
 def test_every_example_is_short_and_tested():
-    files = sorted(EXAMPLES.glob("*.py"))
-    assert [file.stem for file in files] == sorted([*ALONE, "several_hosts", "test_tomli"])
+    files = sorted(set(EXAMPLES.glob("*.py")) - set(EXAMPLES.glob("test_*.py")))  # those are what the README fuzzes
+    assert [file.stem for file in files] == sorted([*ALONE, "several_hosts"])
     assert all(len(file.read_text().splitlines()) < MOST_LINES for file in files)
