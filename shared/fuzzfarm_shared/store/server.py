@@ -19,7 +19,7 @@ from fuzzfarm_shared.settings import FarmSettings
 @lru_cache
 def source(name: str) -> str:
     """Return the text of script `name`, with the names that it shares with Python in front."""
-    folder = resources.files(__package__) / "lua"
+    folder = resources.files("fuzzfarm_shared.store") / "lua"
     parts = ", ".join(f"{part.name} = '{part.value}'" for part in Part)
     lanes = ", ".join(f"'{lane.value}'" for lane in Lane)
     header = (
