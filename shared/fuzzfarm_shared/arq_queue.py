@@ -6,7 +6,7 @@ of constants is not imported, because that loads its worker into every producer;
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import msgpack
 
@@ -29,7 +29,7 @@ LANE_GAP_MS = 10 * 365 * 86_400_000
 
 def serialize_job(job: dict[str, Any]) -> bytes:
     """Encode a job or a result for arq: msgpack, never pickle."""
-    return bytes(msgpack.Packer(default=repr).pack(job))
+    return cast("bytes", msgpack.packb(job, default=repr))
 
 
 def deserialize_job(raw: bytes) -> dict[str, Any]:

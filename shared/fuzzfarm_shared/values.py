@@ -17,7 +17,7 @@ import uuid
 from collections.abc import Callable
 from decimal import Decimal
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import msgpack
 from pydantic import BaseModel
@@ -189,9 +189,8 @@ _DECODERS = [partial(_decode_extension, depth) for depth in range(MAX_EXTENSION_
 def _pack(value: Any, depth: int) -> bytes:
     # strict_types: subclasses (named tuples, IntEnum) reach the hook instead of losing their meaning silently;
     # surrogatepass: fuzzing produces lone surrogates, which strict UTF-8 cannot carry.
-    packer = msgpack.Packer(default=_ENCODERS[depth], strict_types=True, unicode_errors="surrogatepass")
-    packed: bytes = packer.pack(value)
-    return packed
+    packed = msgpack.packb(value, default=_ENCODERS[depth], strict_types=True, unicode_errors="surrogatepass")
+    return cast("bytes", packed)
 
 
 def _unpack(data: bytes, depth: int) -> Any:

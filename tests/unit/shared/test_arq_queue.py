@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import arq.constants
 import arq.jobs
 import arq.worker
@@ -18,12 +20,15 @@ def test_the_prefixes_are_those_of_arq() -> None:
 def test_arq_marks_a_job_without_a_timeout_for_ten_seconds() -> None:
     async def run_chunk(ctx: object) -> None: ...
 
-    worker = arq.worker.Worker(
-        [arq.worker.func(run_chunk, timeout=None)],
-        job_timeout=None,  # type: ignore[arg-type]
-        handle_signals=False,
-    )
-    assert worker.in_progress_timeout_s * 1000 == arq_queue.IN_PROGRESS_MS
+    async def mark_ms() -> float:  # arq's worker wants a running loop
+        worker = arq.worker.Worker(
+            [arq.worker.func(run_chunk, timeout=None)],
+            job_timeout=None,  # type: ignore[arg-type]
+            handle_signals=False,
+        )
+        return worker.in_progress_timeout_s * 1000
+
+    assert asyncio.run(mark_ms()) == arq_queue.IN_PROGRESS_MS
 
 
 def test_arq_reads_a_job_as_our_scripts_write_it() -> None:

@@ -46,7 +46,7 @@ local left = 1
 if units > 0 then left = redis.call('HINCRBY', payloads, 'r' .. rec.p, -units) end
 if left <= 0 and partial then
   new_chunk(batch, {p = rec.p, a = 0, b = 0, l = LANES[1], k = 'merge'}, ARGV[14])
-elseif left <= 0 or rec.k == 'merge' then
+elseif left <= 0 or (rec.k == 'merge' and final) then
   redis.call('HDEL', payloads, rec.p, 'r' .. rec.p, 'd' .. rec.p, 'x' .. rec.p)
   if rec.k == 'merge' then redis.call('DEL', key(batch, part.PARTIALS) .. rec.p) end
 end
