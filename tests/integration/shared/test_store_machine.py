@@ -20,7 +20,7 @@ from hypothesis.stateful import (
 )
 from store_harness import Held, StoreHarness, call_payload, fuzz_payload, wait_until
 
-from fuzzfarm_shared.keys import Lane
+from fuzzfarm_shared.keys import Lane, Part
 from fuzzfarm_shared.settings import FarmSettings
 from fuzzfarm_shared.store import Claim, Commit
 
@@ -228,7 +228,7 @@ class StoreMachine(RuleBasedStateMachine):
         assert sorted(await self.store.outcome_keys(), key=int) == list(map(str, range(self.operations)))
         keys = self.settings.keys
         left = {name for name in await self.store.names() if self.store.batch in name}
-        assert {name.removeprefix(f"{keys.namespace}:b:{self.store.batch}") for name in left} <= {"", ":o", ":s"}
+        assert {name.removeprefix(f"{keys.namespace}:b:{self.store.batch}") for name in left} <= {Part.META, Part.OUTCOMES, Part.BOUNDARIES}
         assert await self.store.client.zcard(keys.leases) == 0
         assert [await self.store.client.llen(keys.wake(lane)) for lane in Lane] == [0, 0]  # type: ignore[misc]
 
