@@ -14,7 +14,12 @@ from urllib.parse import urlsplit
 from redis import exceptions as redis_errors
 from redis.asyncio import Redis
 
-from fuzzfarm_shared.errors import FarmAuthenticationError, FarmUnreachableError, NotARedisServerError
+from fuzzfarm_shared.errors import (
+    FarmAuthenticationError,
+    FarmFullError,
+    FarmUnreachableError,
+    NotARedisServerError,
+)
 from fuzzfarm_shared.log import get_logger
 from fuzzfarm_shared.settings import FarmSettings
 
@@ -33,6 +38,9 @@ LOST = (redis_errors.ConnectionError, redis_errors.TimeoutError, ConnectionError
 
 CREDENTIAL_WORDS = ("noauth", "wrongpass", "invalid password", "invalid username-password", "authentication required")
 """In what servers and redis-py say when a user or password is wrong or missing."""
+
+_WAITED_FOR = (*LOST, redis_errors.OutOfMemoryError)
+"""A full server is waited for like one that is away: that is what holds producers back."""
 
 _FINAL = (redis_errors.AuthenticationError, redis_errors.AuthorizationError)
 """Subclasses of redis' ConnectionError that waiting does not mend."""
@@ -90,6 +98,8 @@ def farm_errors(settings: FarmSettings) -> Iterator[None]:
         raise FarmUnreachableError(
             url, f"no server answers at {url} ({_reason(exc)}): start one, or set FUZZFARM_REDIS_URL or --redis"
         ) from exc
+    except redis_errors.OutOfMemoryError as exc:
+        raise FarmFullError(url) from exc
     except redis_errors.ResponseError as exc:
         if _names_credentials(exc):
             raise FarmAuthenticationError(url, _wrong_password(url, exc)) from exc
@@ -134,6 +144,7 @@ class Patience:
 
         Raises:
             FarmUnreachableError: when the server stayed away for `reconnect_s`.
+            FarmFullError: when it stayed full for as long.
         """
         give_up_at = time.monotonic() + self._settings.reconnect_s
         cancellations = _cancellations()
@@ -141,7 +152,7 @@ class Patience:
         while True:
             try:
                 result = await command()
-            except LOST as exc:
+            except _WAITED_FOR as exc:
                 if isinstance(exc, _FINAL) or time.monotonic() >= give_up_at:
                     with farm_errors(self._settings):
                         raise
@@ -157,7 +168,9 @@ class Patience:
     def _note_loss(self, exc: BaseException) -> None:
         if self._lost_at is None:
             self._lost_at = time.monotonic()
-            log.warning("the server is away, waiting for it", server=self._settings.safe_url, reason=_reason(exc))
+            log.warning(
+                "the server is away or full, waiting for it", server=self._settings.safe_url, reason=_reason(exc)
+            )
 
     def _note_return(self) -> None:
         if self._lost_at is not None:

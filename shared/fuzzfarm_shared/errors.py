@@ -12,6 +12,7 @@
     ├── FarmUnreachableError (ConnectionError)
     │   ├── FarmAuthenticationError           the server refused user or password
     │   └── NotARedisServerError              something else listens at that address
+    ├── FarmFullError                         the server has no memory left
     ├── CodecError (ValueError)               bytes that cannot be decoded
     │   └── SchemaVersionError                written by a newer fuzzfarm
     ├── UnsupportedValueError (TypeError)     a value that cannot travel
@@ -153,6 +154,18 @@ class FarmAuthenticationError(FarmUnreachableError):
 
 class NotARedisServerError(FarmUnreachableError):
     """Something that does not speak the Redis protocol answers at that address."""
+
+
+class FarmFullError(FuzzfarmError):
+    """The server has no memory left for what it was to keep, and had none for as long as we wait.
+
+    Attributes:
+        url: the server's address without its password.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        super().__init__(f"the server at {url} is full: give it more memory, or wait until results of batches expire")
 
 
 class CodecError(FuzzfarmError, ValueError):

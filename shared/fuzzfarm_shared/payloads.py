@@ -118,13 +118,14 @@ class PayloadBuilder:
 
     def _part(self, start: int, stop: int) -> PayloadBuilder:
         keys = self.keys[start:stop]
+        # Numbered by first use, as if these operations had been added alone: a resumed submit compares the encodings.
+        numbers = {old: new for new, old in enumerate(dict.fromkeys(self._spec_of[start:stop]))}
         return PayloadBuilder(
             first=self.first + start,
             keys=keys,
             named=sum(key is not None for key in keys),
-            _specs=self._specs,
-            _encoded_specs=self._encoded_specs,
-            _spec_of=self._spec_of[start:stop],
+            _encoded_specs=[self._encoded_specs[old] for old in numbers],
+            _spec_of=[numbers[old] for old in self._spec_of[start:stop]],
             _left=self._left[start:stop],
             _right=self._right[start:stop],
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 
 from fuzzfarm_shared.errors import CodecError, SignatureError
-from fuzzfarm_shared.operations import FuzzOperation
+from fuzzfarm_shared.keys import Lane
 from fuzzfarm_shared.outcomes import ErrorKind, OperationError
 from fuzzfarm_shared.payloads import Payload, decode_payload
 from fuzzfarm_shared.segments import Segment, encode_segment
@@ -47,7 +47,7 @@ def settled(claim: Claim, payload: Payload | None, error: OperationError, signer
     """
     units = claim.stop - claim.start - len(claim.done)
     number = claim.commits + 1
-    if payload is not None and isinstance(payload.specs[0], FuzzOperation) and not claim.merge:
+    if claim.lane is Lane.FUZZ:
         context = partial_context(claim.id.batch, claim.submit_id, claim.payload)
         return Commit(number, signer.seal(pack(error), context), units=units, final=True, partial=True)
     indexes = [0] if claim.merge else list(claim.done.missing(claim.start, claim.stop))

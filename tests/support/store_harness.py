@@ -183,18 +183,21 @@ class StoreHarness:
         return [key for segment in segments for key in segment.operation_keys()]
 
     async def names(self) -> set[str]:
-        """All keys on the server that belong to this test, arq's too."""
+        """All keys on the server that belong to this test, arq's too; without the two that every farm has."""
+        return await self._all_names() - {f"{self.settings.namespace}:{name}" for name in ("room", "taken-over")}
+
+    async def _all_names(self) -> set[str]:
         found = [raw.decode() async for raw in self.client.scan_iter(f"{self.settings.namespace}:*", 1000)]
         found += [raw.decode() async for raw in self.client.scan_iter(f"arq:*{self.batch}/*", 1000)]
         return set(found)
 
     async def forget(self) -> None:
         """Delete all keys of this test."""
-        await self.client.delete(*await self.names(), "")
+        await self.client.delete(*await self._all_names(), "")
 
     async def immortal(self) -> set[str]:
         """Keys of this test that would stay for ever."""
-        return {name for name in await self.names() if await self.client.ttl(name) == -1}
+        return {name for name in await self._all_names() if await self.client.ttl(name) == -1}
 
 
 def segment_of(chunk: Held, units: list[int], failed: int, signer: Signer) -> Segment:

@@ -17,7 +17,7 @@ from redis.asyncio.client import Pipeline
 from redis.asyncio.connection import ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
-from redis.exceptions import BusyLoadingError, ConnectionError, TimeoutError, WatchError  # noqa: A004
+from redis.exceptions import BusyLoadingError, ConnectionError, OutOfMemoryError, TimeoutError, WatchError  # noqa: A004
 
 from fuzzfarm_shared.arq_queue import FUNCTION, deserialize_job, serialize_job
 from fuzzfarm_shared.connection import FIRST_BACKOFF_S, LONGEST_BACKOFF_S, Patience, connection_options
@@ -166,7 +166,7 @@ def _pool(settings: WorkerHostSettings, host: WorkerHost) -> WakingPool:
         settings.redis_url,
         **connection_options(settings),
         retry=Retry(backoff, max(1, round(settings.reconnect_s / LONGEST_BACKOFF_S))),
-        retry_on_error=[ConnectionError, TimeoutError, BusyLoadingError],
+        retry_on_error=[ConnectionError, TimeoutError, BusyLoadingError, OutOfMemoryError],
     )
     connections.patience = Patience(settings)
     pool = WakingPool(connections)

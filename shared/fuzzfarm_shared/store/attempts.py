@@ -199,7 +199,9 @@ class AttemptStore:
     async def take_over(self, report: bytes, report_ttl_s: float) -> tuple[int, int, int, int]:
         """Report a heartbeat and free what dead workers hold; returns (freed, woken, waiting, leased) chunks."""
         ttl_ms = int(report_ttl_s * 1000)
-        reply = await self._server.run("take_over", self._worker, report, ttl_ms, random_bits(), FREED_AT_ONCE)
+        reply = await self._server.run(
+            "take_over", self._worker, report, ttl_ms, random_bits(), FREED_AT_ONCE, self._lease_ms
+        )
         freed, woken, waiting, leased = reply
         return freed, woken, waiting, leased
 

@@ -228,7 +228,8 @@ class StoreMachine(RuleBasedStateMachine):
         assert sorted(await self.store.outcome_keys(), key=int) == list(map(str, range(self.operations)))
         keys = self.settings.keys
         left = {name for name in await self.store.names() if self.store.batch in name}
-        assert {name.removeprefix(f"{keys.namespace}:b:{self.store.batch}") for name in left} <= {Part.META, Part.OUTCOMES, Part.BOUNDARIES}
+        results = {keys.batch(self.store.batch, part) for part in (Part.META, Part.OUTCOMES, Part.BOUNDARIES)}
+        assert left <= results
         assert await self.store.client.zcard(keys.leases) == 0
         assert [await self.store.client.llen(keys.wake(lane)) for lane in Lane] == [0, 0]  # type: ignore[misc]
 

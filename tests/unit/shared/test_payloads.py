@@ -189,3 +189,21 @@ def test_a_payload_with_one_strange_field_decodes_or_raises_a_codec_error(place:
     fields[place] = value
     with contextlib.suppress(CodecError):
         decode_payload(pack(fields))
+
+
+def test_a_half_is_what_its_operations_alone_would_be() -> None:
+    jobs = [SubprocessJob(command=["ls"], env={"NAME": str(place % 3)}) for place in range(20)]
+    whole, alone = PayloadBuilder(0), PayloadBuilder(10)
+    for job in jobs:
+        whole.add(job)
+    for job in jobs[10:]:
+        alone.add(job)
+    assert whole.halves()[1].encode() == alone.encode()
+
+
+def test_options_are_sent_only_with_the_operations_that_have_them() -> None:
+    builder = PayloadBuilder(0)
+    for place in range(64):
+        builder.add(SubprocessJob(command=["ls"], env={"NAME": f"{place}" * 1_000}))
+    whole = len(builder.encode())
+    assert sum(len(half.encode()) for half in builder.halves()) < 1.01 * whole

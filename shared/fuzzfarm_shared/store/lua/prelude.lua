@@ -19,6 +19,7 @@
 
 local ns = KEYS[1]
 local QUEUE, LEASES, BATCHES, WORKERS = ns .. ':queue', ns .. ':leases', ns .. ':batches', ns .. ':workers'
+local TAKEN_OVER = ns .. ':taken-over'
 
 local function now_ms()
   local time = redis.call('TIME')
@@ -26,6 +27,9 @@ local function now_ms()
 end
 
 local now = now_ms()
+
+-- A full server refuses this, before the script has changed anything: it would stop a script half way otherwise.
+redis.call('SET', ns .. ':room', 1, 'EX', 86400)
 
 local function key(batch, suffix) return ns .. ':b:' .. batch .. suffix end
 local function wake(lane) return ns .. ':wake:' .. lane end

@@ -1,5 +1,5 @@
 -- Report a heartbeat, free the chunks of dead workers, and wake jobs that a worker dropped before it claimed them.
--- ARGV: worker ("" for none), report, heartbeat ttl (ms), seed for tokens, most chunks to free.
+-- ARGV: worker ("" for none), report, heartbeat ttl (ms), seed for tokens, most chunks to free, lease (ms).
 -- Returns {freed, woken, waiting chunks, leased chunks}.
 local worker, seed, most = ARGV[1], ARGV[4], tonumber(ARGV[5])
 local tokens = 0
@@ -13,6 +13,16 @@ if worker ~= '' then
   redis.call('SET', ns .. ':w:' .. worker, ARGV[2], 'PX', ARGV[3])
   redis.call('ZREMRANGEBYSCORE', WORKERS, '-inf', now - 86400000)
   redis.call('EXPIRE', WORKERS, 86400)
+end
+
+-- While nobody came here nobody could renew either: the server was away, or all workers were. Leases that ended
+-- meanwhile say nothing about their holders, who get one more lease to come back.
+local last = tonumber(redis.call('GET', TAKEN_OVER))
+redis.call('SET', TAKEN_OVER, now, 'EX', 86400)
+if last and now - last > 2500 then
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', LEASES, '-inf', now)) do
+    redis.call('ZADD', LEASES, now + tonumber(ARGV[6]), id)
+  end
 end
 
 local freed = 0

