@@ -1,4 +1,4 @@
-"""Requests of an attempt that are cut off: what the server was not told is not counted as told."""
+"""Attempts that fail or are cut off: no unit is lost, and none is tried for ever."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from typing import Any
 
 import pytest
 
-from fuzzfarm import Batch, CallOperation, Farm, FuzzOperation
+from fuzzfarm import Batch, CallOperation, ErrorKind, Farm, FuzzOperation, OperationError
 from fuzzfarm_shared.errors import FarmUnreachableError
 from fuzzfarm_shared.keys import AttemptId
 from fuzzfarm_shared.operations import AnyOperation
 from fuzzfarm_shared.settings import WorkerHostSettings
 from fuzzfarm_shared.store import AttemptStore, Claim, CommitReply
 from fuzzfarm_worker.chunks import Attempt, work_of
+from fuzzfarm_worker.fuzzing import FuzzChildren
+from fuzzfarm_worker.fuzzing.interpreter import ChildLostError, Interpreter
 from fuzzfarm_worker.host import WorkerHost
 from fuzzfarm_worker.renewal import LeaseEnd
 
@@ -58,6 +60,18 @@ class Bench:
         claim = await self.host.store.claim(AttemptId.parse((await self.waiting())[0]))
         assert isinstance(claim, Claim)
         return Attempt(self.host.station, claim, work_of)
+
+    async def die(self, times: int) -> None:
+        """Let holders of the waiting chunk die."""
+        dying = AttemptStore(self.host.server, "dying", lease_s=0.001)
+        for _ in range(times):
+            claim = await dying.claim(AttemptId.parse((await self.waiting())[0]))
+            assert isinstance(claim, Claim)
+            while not await self.waiting():
+                await dying.take_over(b"", 1.0)
+
+    async def error(self) -> OperationError:
+        return (await self.batch.wait(WAIT_S)).errors["0"]
 
     async def run_all(self) -> None:
         """Run what waits until nothing does."""
@@ -120,5 +134,44 @@ def test_units_of_a_commit_that_failed_after_its_caller_was_cancelled_are_not_ha
             with pytest.raises(asyncio.CancelledError):
                 await committing
             assert await farm.waiting() == []  # left to its lease, with what the server knows
+
+    asyncio.run(scenario())
+
+
+async def lost_child() -> Interpreter:
+    raise ChildLostError("the child died")
+
+
+def test_a_fuzz_operation_whose_children_do_not_work_fails_at_once(host_settings: WorkerHostSettings) -> None:
+    operation = FuzzOperation(target="farm_targets:fuzz_small", examples=10_000)
+
+    async def scenario() -> None:
+        async with (
+            bench(host_settings, HeldStore, [operation]) as (farm, store),
+            FuzzChildren(start_child=lost_child) as children,
+        ):
+            store.go_on.set()
+            farm.host.station.children = children
+            await farm.run_all()
+            error = await farm.error()
+            assert (error.kind, error.message, error.attempt) == (ErrorKind.KILLED, "the child died", 1)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("chunk", ["shard", "merge"])
+def test_a_fuzz_operation_is_given_up_after_three_deaths(host_settings: WorkerHostSettings, chunk: str) -> None:
+    operation = FuzzOperation(target="farm_targets:fuzz_small", examples=10)
+
+    async def scenario() -> None:
+        async with bench(host_settings, HeldStore, [operation]) as (farm, store):
+            store.go_on.set()
+            if chunk == "merge":
+                await farm.host.run_attempt((await farm.waiting())[0])
+            await farm.die(3)
+            await farm.run_all()
+            error = await farm.error()
+            assert error.kind is ErrorKind.WORKER_LOST
+            assert "3 attempts" in error.message
 
     asyncio.run(scenario())

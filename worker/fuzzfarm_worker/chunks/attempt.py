@@ -16,6 +16,9 @@ from fuzzfarm_shared.store import Claim, Commit
 from fuzzfarm_worker.chunks.station import Station, Work
 from fuzzfarm_worker.renewal import Lease, LeaseEnd
 
+MOST_DEATHS = 3
+"""A chunk whose worker died so often: its first operation without an outcome is given up."""
+
 T = TypeVar("T")
 log = get_logger(__name__)
 
