@@ -47,7 +47,7 @@ class AllowList:
         """
         lists = (settings.allow_targets, settings.allow_commands)
         if not settings.insecure and not is_local(settings.redis_url):
-            if settings.signing_key is None:
+            if not settings.signer.keys:
                 raise SettingsError(
                     "a worker on a remote server needs FUZZFARM_SIGNING_KEY, because whoever writes to the queue can "
                     "run code here: set the same key on every host, or say --insecure"

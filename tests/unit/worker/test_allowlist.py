@@ -96,6 +96,8 @@ def test_a_remote_worker_needs_a_key_and_a_list_unless_told_otherwise() -> None:
     remote = {"redis_url": "redis://example.org"}
     with pytest.raises(SettingsError, match="FUZZFARM_SIGNING_KEY"):
         AllowList.from_settings(WorkerHostSettings.load(**remote))
+    with pytest.raises(SettingsError, match="no key in it"):
+        AllowList.from_settings(WorkerHostSettings(**remote, signing_key=",", allow_targets="math"))
     with pytest.raises(SettingsError, match="--allow-target"):
         AllowList.from_settings(WorkerHostSettings.load(**remote, signing_key="k" * 32))
     listed = AllowList.from_settings(WorkerHostSettings.load(**remote, signing_key="k" * 32, allow_targets="math"))
