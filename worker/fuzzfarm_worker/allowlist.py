@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -101,7 +102,7 @@ class AllowList:
         if path is None:
             raise TargetError(name, f"there is no program {name!r} on this worker: install it, or give its full path")
         if EVERYTHING in self._commands or _resolved(path) in self._programs:
-            return path
+            return os.path.abspath(path)  # what was matched, whatever folder the job runs in
         raise NotAllowedError(
             name, f"program {name!r} is not allowed on this worker: add --allow-command {path} to its command line"
         )

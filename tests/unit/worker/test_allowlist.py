@@ -65,6 +65,15 @@ def test_a_program_is_matched_where_its_links_lead(tmp_path: Path) -> None:
         AllowList([], ["*"], []).program("nowhere-to-be-found")
 
 
+def test_the_program_that_was_matched_is_the_one_that_runs_in_any_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tool").write_text("#!/bin/sh\n")
+    (tmp_path / "tool").chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    assert AllowList([], ["./tool"], []).program("./tool") == str(tmp_path / "tool")
+
+
 def test_a_folder_is_matched_where_its_links_lead(tmp_path: Path) -> None:
     (tmp_path / "root").mkdir()
     (tmp_path / "root" / "out").symlink_to(tmp_path)
