@@ -90,3 +90,11 @@ def import_target(name: str) -> Any:
                 name, f"module {module_name!r} has no {qualname!r}: check the spelling of target {name!r}"
             ) from exc
     return found
+
+
+def check_home(name: str, target: Any) -> None:
+    """Raise TargetError when `target`, which `name` imports, was defined in another module than `name` says."""
+    module = name.partition(":")[0]
+    home = getattr(target, "__module__", module)
+    if home != module:
+        raise TargetError(name, f"target {name!r} comes from {home!r}: allow it by its exact name")

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from fuzzfarm_shared.errors import SettingsError, TargetError
 from fuzzfarm_shared.log import get_logger
 from fuzzfarm_shared.settings import WorkerHostSettings
-from fuzzfarm_shared.targets import import_target
+from fuzzfarm_shared.targets import check_home, import_target
 
 EVERYTHING = "*"
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -76,19 +76,21 @@ class AllowList:
             name, f"target {name!r} is not allowed on this worker: add --allow-target {module} to its command line"
         )
 
+    def lists(self, name: str) -> bool:
+        """Return whether target `name` itself is on the list, so that it may come from any module."""
+        return name in self._targets or EVERYTHING in self._targets
+
     def load_target(self, name: str) -> Any:
         """Import and return target `name`.
 
         Raises:
             NotAllowedError: for one that is not allowed here.
-            TargetError: for one that cannot be imported.
+            TargetError: for one that cannot be imported, or comes from another module.
         """
         self.check_target(name)
         target = import_target(name)
-        module = name.partition(":")[0]
-        home = getattr(target, "__module__", module)
-        if home != module and name not in self._targets and EVERYTHING not in self._targets:
-            raise NotAllowedError(name, f"target {name!r} comes from {home!r}: allow it by its exact name")
+        if not self.lists(name):
+            check_home(name, target)
         return target
 
     def program(self, name: str) -> str:

@@ -47,7 +47,7 @@ def test_nothing_of_a_refused_target_is_imported(tmp_path: Path, monkeypatch: py
 
 
 def test_a_name_from_another_module_is_allowed_only_exactly() -> None:
-    with pytest.raises(NotAllowedError, match="allow it by its exact name"):
+    with pytest.raises(TargetError, match="allow it by its exact name"):
         AllowList(["farm_targets"], [], []).load_target("farm_targets:borrowed_add")
     assert AllowList(["farm_targets:borrowed_add"], [], []).load_target("farm_targets:borrowed_add")(1, 2) == 3
 

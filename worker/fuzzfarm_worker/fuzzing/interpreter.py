@@ -12,6 +12,7 @@ import re
 import signal
 import socket
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -115,8 +116,14 @@ class Interpreter:
         self.channel.drain()  # a grandchild may hold the socket open, so there may be no end of it
         return True
 
-    async def load(self, target: str, strategy: str | None, memory_bytes: int | None) -> None:
+    async def load(self, target: str, strategy: str | None, memory_bytes: int | None, own: Sequence[str] = ()) -> None:
         """Import the target there.
+
+        Args:
+            target: its name.
+            strategy: the name of what draws its arguments, or None.
+            memory_bytes: address space of the child, or None for no limit.
+            own: those of the two names that must be defined in the module that they name.
 
         Raises:
             TargetError: when it cannot be fuzzed, or importing it ends or blocks the interpreter.
@@ -127,6 +134,7 @@ class Interpreter:
             "target": target,
             "strategy": strategy,
             "memory_bytes": memory_bytes,
+            "own": list(own),
             "path": [os.getcwd() if entry == "" else entry for entry in sys.path],
         }
         try:
