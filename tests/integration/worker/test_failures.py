@@ -166,6 +166,17 @@ def test_a_child_that_kills_itself_costs_only_its_operation(shared_farm: Any) ->
     assert "the child was ended by SIGKILL" in error.message
 
 
+def test_an_import_that_kills_costs_a_child_and_not_the_worker(shared_farm: Any) -> None:
+    async def scenario() -> None:
+        async with Farm.connect(**shared_farm) as farm:
+            before = {worker.pid for worker in await farm.workers()}
+            aggregate = await aggregate_of(shared_farm, call("deadly_import:f", isolation="child"))
+            assert aggregate.errors["it"].kind is ErrorKind.KILLED
+            assert {worker.pid for worker in await farm.workers()} == before
+
+    asyncio.run(scenario())
+
+
 def test_a_child_that_exits_without_an_answer_is_named(shared_farm: Any) -> None:
     error = error_of(shared_farm, call("os:_exit", 5, isolation="child"))
     assert error.kind is ErrorKind.KILLED

@@ -120,9 +120,12 @@ def strict_farm(server_url: str, tmp_path_factory: pytest.TempPathFactory) -> An
         ("farm_targets:asyncio.run", "comes from 'asyncio.runners'"),
     ],
 )
-def test_a_target_that_is_not_of_an_allowed_module_is_refused(strict_farm: Any, target: str, reason: str) -> None:
+@pytest.mark.parametrize("isolation", ["worker", "child"])
+def test_a_target_that_is_not_of_an_allowed_module_is_refused(
+    strict_farm: Any, target: str, reason: str, isolation: Any
+) -> None:
     settings, _ = strict_farm
-    error = error_of(settings, CallOperation(target=target))
+    error = error_of(settings, CallOperation(target=target, isolation=isolation))
     assert error.kind is ErrorKind.REJECTED
     assert reason in error.message
 

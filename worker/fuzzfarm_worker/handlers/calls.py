@@ -10,6 +10,7 @@ from typing import Any
 from fuzzfarm_shared.errors import CodecError
 from fuzzfarm_shared.operations import CallOperation
 from fuzzfarm_shared.outcomes import ErrorKind, OperationError
+from fuzzfarm_shared.targets import check_installed
 from fuzzfarm_shared.values import pack, unpack
 from fuzzfarm_worker.failures import OperationFailedError
 from fuzzfarm_worker.handlers.base import Handler, Tools
@@ -25,9 +26,11 @@ TAIL_CHARS = 2_000
 
 def call_handler(spec: CallOperation, tools: Tools) -> Handler:
     """Return the handler of calls; raises TargetError for a target that may not or cannot be called here."""
-    target = tools.allowed.load_target(spec.target)
     if spec.isolation == "child":
+        tools.allowed.check_target(spec.target)
+        check_installed(spec.target)
         return Handler(_ChildCall(spec, tools), _as_two, None, spec.retries, spec.retry_delay_s)
+    target = tools.allowed.load_target(spec.target)
     return Handler(target, _as_given, spec.timeout_s, spec.retries, spec.retry_delay_s)
 
 
@@ -44,10 +47,11 @@ class _ChildCall:
 
     def __init__(self, spec: CallOperation, tools: Tools) -> None:
         self._spec = spec
+        self._listed = tools.allowed.lists(spec.target)
         self._processes = tools.processes
 
     async def __call__(self, args: list[Any], kwargs: dict[str, Any] | None) -> Any:
-        request = pack([self._spec.target, args, kwargs or {}])
+        request = pack([self._spec.target, self._listed, args, kwargs or {}])
         result = await self._processes.run(
             CommandSpec(
                 command=[sys.executable, "-m", "fuzzfarm_worker.handlers.call_child"],
