@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from fuzzfarm_shared.errors import TargetError
+from fuzzfarm_worker.environment import interpreter_environment
 from fuzzfarm_worker.fuzzing.child import DUMP_SIGNAL
 from fuzzfarm_worker.fuzzing.frames import Channel
 from fuzzfarm_worker.fuzzing.recorder import Cell, Recorder, open_memory
@@ -251,15 +252,15 @@ def raise_if_broken(message: Any) -> Any:
     return message
 
 
-def child_environment() -> dict[str, str]:
-    """Return the environment of children: ours without what belongs to the farm, and with one hash seed for all.
+def fuzzing_environment() -> dict[str, str]:
+    """Return the environment of fuzzing children: that of other children, Hypothesis's own, and one hash seed for all.
 
     Hypothesis keeps its tables of characters in the user's cache, not in a folder of whatever directory we run in.
     """
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("FUZZFARM_")}
-    cache = kept.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    kept.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", f"{cache}/fuzzfarm/hypothesis")
-    return {**kept, "PYTHONHASHSEED": "0"}
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    hypothesis = {name: value for name, value in os.environ.items() if name.startswith("HYPOTHESIS_")}
+    hypothesis.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", f"{cache}/fuzzfarm/hypothesis")
+    return {**interpreter_environment(), **hypothesis, "PYTHONHASHSEED": "0"}
 
 
 async def start_child() -> Interpreter:
@@ -286,7 +287,7 @@ async def start_child() -> Interpreter:
             stderr=asyncio.subprocess.DEVNULL,
             pass_fds=inherited,
             start_new_session=True,
-            env=child_environment(),
+            env=fuzzing_environment(),
         )
         interpreter = Interpreter(process, Channel(ours), recorder, crashes)
         undo.pop_all()

@@ -12,9 +12,9 @@ from fuzzfarm_shared.operations import CallOperation
 from fuzzfarm_shared.outcomes import ErrorKind, OperationError
 from fuzzfarm_shared.targets import check_installed
 from fuzzfarm_shared.values import pack, unpack
+from fuzzfarm_worker.environment import interpreter_environment
 from fuzzfarm_worker.failures import OperationFailedError
 from fuzzfarm_worker.handlers.base import Handler, Tools
-from fuzzfarm_worker.handlers.environment import interpreter_environment
 from fuzzfarm_worker.processes import CommandSpec
 
 CHILD_OUTPUT_BYTES = 64 * 1024 * 1024
