@@ -41,30 +41,31 @@ class AllowList:
 
     @classmethod
     def from_settings(cls, settings: WorkerHostSettings) -> AllowList:
-        """Return the lists of `settings`; on a server of this host, empty lists allow everything.
+        """Return the lists of `settings`; an empty one allows everything of its kind on a server of this host.
+
+        On a remote server it allows nothing of its kind, unless `insecure` is set.
 
         Raises:
             SettingsError: on a remote server without a signing key or without a list, unless `insecure` is set.
         """
-        lists = (settings.allow_targets, settings.allow_commands)
-        if not settings.insecure and not is_local(settings.redis_url):
+        trusting = settings.insecure or is_local(settings.redis_url)
+        if not trusting:
             if not settings.signer.keys:
                 raise SettingsError(
                     "a worker on a remote server needs FUZZFARM_SIGNING_KEY, because whoever writes to the queue can "
                     "run code here: set the same key on every host, or say --insecure"
                 )
-            if not any(lists):
+            if not (settings.allow_targets or settings.allow_commands):
                 raise SettingsError(
                     "a worker on a remote server needs to know what it may run: name modules with --allow-target and "
                     "programs with --allow-command ('*' for all), or say --insecure"
                 )
-        if any(lists):
-            allowed = cls(settings.allow_targets, settings.allow_commands, settings.allow_roots or (EVERYTHING,))
-        else:
-            allowed = cls((EVERYTHING,), (EVERYTHING,), (EVERYTHING,))
-        if EVERYTHING in (*allowed._targets, *allowed._commands):
-            log.warning("this worker runs whatever it is sent", allow_targets=allowed._targets)
-        return allowed
+        by_default = (EVERYTHING,) if trusting else ()
+        targets = settings.allow_targets or by_default
+        commands = settings.allow_commands or by_default
+        if EVERYTHING in (*targets, *commands):
+            log.warning("this worker runs whatever it is sent", allow_targets=targets, allow_commands=commands)
+        return cls(targets, commands, settings.allow_roots or by_default)
 
     def check_target(self, name: str) -> None:
         """Raise NotAllowedError unless target `name` may be imported."""

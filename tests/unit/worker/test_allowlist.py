@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from fuzzfarm_shared.errors import SettingsError, TargetError
 from fuzzfarm_shared.settings import WorkerHostSettings
 from fuzzfarm_worker.allowlist import AllowList, NotAllowedError, is_local
+
+REMOTE = {"redis_url": "redis://example.org", "signing_key": "k" * 32}
 
 
 @pytest.mark.parametrize(
@@ -113,3 +117,33 @@ def test_a_remote_worker_needs_a_key_and_a_list_unless_told_otherwise() -> None:
     with pytest.raises(NotAllowedError):
         listed.check_target("os:getpid")
     AllowList.from_settings(WorkerHostSettings.load(**remote, insecure=True)).check_target("os:getpid")
+
+
+@pytest.mark.parametrize(
+    ("settings", "allowed"),
+    [
+        ({}, {"target", "command", "root"}),
+        ({"allow_targets": "math"}, {"command", "root"}),
+        ({"allow_commands": "ls"}, {"target", "root"}),
+        ({"allow_roots": "/srv"}, {"target", "command"}),
+        ({**REMOTE, "allow_targets": "*"}, {"target"}),
+        ({**REMOTE, "allow_commands": "*"}, {"command"}),
+        ({**REMOTE, "allow_targets": "*", "allow_roots": "*"}, {"target", "root"}),
+        ({**REMOTE, "insecure": True, "allow_targets": "math"}, {"command", "root"}),
+    ],
+)
+def test_an_empty_list_allows_all_of_its_kind_here_and_nothing_of_it_on_a_remote_server(
+    settings: dict[str, Any], allowed: set[str]
+) -> None:
+    lists = AllowList.from_settings(WorkerHostSettings.load(**settings))
+    asked: dict[str, Callable[[], object]] = {
+        "target": lambda: lists.check_target("os:getpid"),
+        "command": lambda: lists.program("sh"),
+        "root": lambda: lists.folder("/etc"),
+    }
+    for kind, ask in asked.items():
+        if kind in allowed:
+            ask()
+        else:
+            with pytest.raises(NotAllowedError):
+                ask()
