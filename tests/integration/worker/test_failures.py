@@ -42,6 +42,7 @@ RAISED = {
     "raise_odd": ([], "farm_targets.OddBaseError", "odd"),
     "raise_group": ([], "ExceptionGroup", "several (2 sub-exceptions)"),
     "raise_stop_iteration": ([], "StopIteration", "stop"),
+    "time_out_by_itself": ([], "TimeoutError", "the socket timed out"),
     "fail": (["line 1\nline 2 \ud800 \x1b[31m"], "ValueError", "line 1\nline 2 \ud800 \x1b[31m"),
     "recurse": ([], "RecursionError", "maximum recursion depth exceeded"),
 }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,6 +14,7 @@ from fuzzfarm_shared.values import pack, unpack
 from fuzzfarm_worker.environment import interpreter_environment
 from fuzzfarm_worker.failures import OperationFailedError
 from fuzzfarm_worker.handlers.base import Handler, Tools
+from fuzzfarm_worker.handlers.child import run_child, signal_name
 from fuzzfarm_worker.processes import CommandSpec
 
 CHILD_OUTPUT_BYTES = 64 * 1024 * 1024
@@ -52,18 +52,15 @@ class _ChildCall:
 
     async def __call__(self, args: list[Any], kwargs: dict[str, Any] | None) -> Any:
         request = pack([self._spec.target, self._listed, args, kwargs or {}])
-        result = await self._processes.run(
-            CommandSpec(
-                command=[sys.executable, "-m", "fuzzfarm_worker.handlers.call_child"],
-                env=interpreter_environment(),
-                stdin=request,
-                timeout_s=self._spec.timeout_s,
-                max_output_bytes=CHILD_OUTPUT_BYTES,
-                grace_s=0.0,
-            )
+        spec = CommandSpec(
+            command=[sys.executable, "-m", "fuzzfarm_worker.handlers.call_child"],
+            env=interpreter_environment(),
+            stdin=request,
+            timeout_s=self._spec.timeout_s,
+            max_output_bytes=CHILD_OUTPUT_BYTES,
+            grace_s=0.0,
         )
-        if result.timed_out:
-            raise TimeoutError(f"the call took longer than {self._spec.timeout_s} s and its child was killed")
+        result = await run_child(self._processes, spec, "the call's child")
         try:
             outcome = unpack(result.stdout)
         except CodecError as exc:
@@ -79,11 +76,3 @@ def _death(exit_code: int, signal_number: int | None, stderr: bytes) -> Operatio
         name = signal_name(signal_number)
         return OperationError(ErrorKind.KILLED, name, f"the child was ended by {name}", tail or None, signal=name)
     return OperationError(ErrorKind.KILLED, "SystemExit", f"the child ended with exit code {exit_code}", tail or None)
-
-
-def signal_name(number: int) -> str:
-    """Return "SIGSEGV" and the like; real-time signals have only a number."""
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
