@@ -115,6 +115,12 @@ def test_a_result_that_is_too_large_names_its_operation(shared_farm: Any) -> Non
     assert "'it': the result takes 2,000,005 bytes and the limit is 1,000,000: write it to a file" in error.message
 
 
+def test_a_result_that_is_too_large_for_a_child_says_so(shared_farm: Any) -> None:
+    error = error_of(shared_farm, call("large", 64 * 1024 * 1024, isolation="child"))
+    assert error.kind is ErrorKind.INVALID_RESULT
+    assert "bytes and a child may return 67,108,864: write it to a file" in error.message
+
+
 def test_many_large_results_are_recorded_in_several_segments(shared_farm: Any) -> None:
     async def scenario() -> None:
         async with Farm.connect(**shared_farm) as farm:

@@ -61,6 +61,8 @@ class _ChildCall:
             grace_s=0.0,
         )
         result = await run_child(self._processes, spec, "the call's child")
+        if result.stdout_bytes > CHILD_OUTPUT_BYTES:
+            raise OperationFailedError(_too_large(result.stdout_bytes))
         try:
             outcome = unpack(result.stdout)
         except CodecError as exc:
@@ -68,6 +70,14 @@ class _ChildCall:
         if isinstance(outcome, OperationError):
             raise OperationFailedError(outcome)
         return outcome[0]
+
+
+def _too_large(size_bytes: int) -> OperationError:
+    message = (
+        f"the result takes {size_bytes:,} bytes and a child may return {CHILD_OUTPUT_BYTES:,}: "
+        "write it to a file and return the path"
+    )
+    return OperationError(ErrorKind.INVALID_RESULT, "", message)
 
 
 def _death(exit_code: int, signal_number: int | None, stderr: bytes) -> OperationError:
