@@ -67,7 +67,9 @@ class WorkerHost:
         """
         await check_server(self.server.client, self.settings)
         processes = await self._stack.enter_async_context(ProcessManager())
-        children = await self._stack.enter_async_context(FuzzChildren(self.settings.max_children))
+        children = await self._stack.enter_async_context(
+            FuzzChildren(self.settings.max_children, listed=self._allowed.lists)
+        )
         renewals = self._stack.enter_context(RenewalThread(self.settings, asyncio.get_running_loop()))
         self.station = Station(
             name=self.name,
