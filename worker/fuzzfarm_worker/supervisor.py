@@ -26,7 +26,8 @@ STOP_MARGIN_S = 25.0
 """Beyond the workers' own grace period after SIGTERM: to hand back what they hold and to end their children."""
 
 USAGE_EXIT_CODES = frozenset({2, 3})
-"""The worker said itself that it cannot work; at its first start there is no sense in a second."""
+"""The worker said itself that it cannot work; right after its first start there is no sense in a second. Later, such as
+after an outage longer than `reconnect_s`, there is."""
 
 log = get_logger(__name__)
 
@@ -46,10 +47,10 @@ class Supervised:
         if code is None:
             return None
         lived_s = time.monotonic() - self._started
-        if code in USAGE_EXIT_CODES and not self._restarts:
+        if code in USAGE_EXIT_CODES and not self._restarts and lived_s < HEALTHY_AFTER_S:
             return code
         if not self._start_at:
-            self._restarts = 0 if lived_s > HEALTHY_AFTER_S else self._restarts
+            self._restarts = 0 if lived_s >= HEALTHY_AFTER_S else self._restarts
             wait_s = min(LONGEST_RESTART_S, FIRST_RESTART_S * 2**self._restarts)
             log.warning("a worker died and is started again", pid=self.process.pid, exit_code=code, in_s=wait_s)
             self._restarts += 1
