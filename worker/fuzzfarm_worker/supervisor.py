@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -75,7 +74,7 @@ def supervise(settings: WorkerHostSettings, processes: int, until: threading.Eve
     A second signal kills the workers at once.
     """
     stopping = until or threading.Event()
-    workers = [Supervised(worker_command()) for _ in range(processes)]
+    workers: list[Supervised] = []
 
     def stop(_: int, __: FrameType | None) -> None:
         if stopping.is_set():
@@ -84,14 +83,21 @@ def supervise(settings: WorkerHostSettings, processes: int, until: threading.Eve
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
-    code = 0
+    try:
+        while len(workers) < processes and not stopping.is_set():
+            workers.append(Supervised(worker_command()))
+        return _watch(workers, stopping)
+    finally:
+        _stop_all(workers, settings.grace_s + STOP_MARGIN_S)
+
+
+def _watch(workers: list[Supervised], stopping: threading.Event) -> int:
+    """Return 0 when told to stop, or the exit code of the first worker that gave up."""
     while not stopping.wait(CHECK_EVERY_S):
         codes = [given_up for worker in workers if (given_up := worker.check()) is not None]
         if codes:
-            code = codes[0]
-            break
-    _stop_all(workers, settings.grace_s + STOP_MARGIN_S)
-    return code
+            return codes[0]
+    return 0
 
 
 def _stop_all(workers: list[Supervised], timeout_s: float) -> None:
@@ -108,5 +114,4 @@ def _stop_all(workers: list[Supervised], timeout_s: float) -> None:
 
 def _signal_all(workers: list[Supervised], number: int) -> None:
     for worker in workers:
-        if worker.process.poll() is None:
-            os.kill(worker.process.pid, number)
+        worker.process.send_signal(number)
