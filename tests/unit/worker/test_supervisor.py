@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-import fuzzfarm.embedded
+from fuzzfarm.embedded import EmbeddedHost
 from fuzzfarm_shared.settings import WorkerHostSettings
 from fuzzfarm_worker import supervisor
 from fuzzfarm_worker.supervisor import USAGE_EXIT_CODES, Supervised, supervise
@@ -89,5 +89,6 @@ def test_a_signal_while_workers_are_started_stops_them(
 
 
 def test_an_embedded_farm_waits_longer_for_its_host_than_the_host_for_its_workers() -> None:
-    server_stop_s = 6.0
-    assert supervisor.STOP_MARGIN_S + server_stop_s < fuzzfarm.embedded.STOP_MARGIN_S
+    server_stop_s, grace_s = 6.0, 100.0
+    host = EmbeddedHost(1, {"grace_s": grace_s})
+    assert host._stop_timeout_s > grace_s + supervisor.STOP_MARGIN_S + server_stop_s
