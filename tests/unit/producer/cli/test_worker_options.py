@@ -11,7 +11,7 @@ from fuzzfarm_shared.settings import WorkerHostSettings
 
 GROUP = typer.main.get_command(make_app())
 WORKER = GROUP.get_command(typer.Context(GROUP, info_name="fuzzfarm"), "worker")
-HELP = {parameter.help: parameter.opts[0] for parameter in WORKER.params}
+HELP = {parameter.help: parameter.opts[-1] for parameter in WORKER.params}
 FIELDS = WorkerHostSettings.model_fields
 
 WITHOUT_OPTION = {
@@ -32,7 +32,7 @@ def test_a_setting_of_workers_has_an_option_that_says_the_same(name: str) -> Non
 
 def test_the_help_shows_the_defaults_of_the_settings() -> None:
     assert {
-        "Operations at once in one worker process (50).": "-c",
+        "Operations at once in one worker process (50).": "--max-concurrency",
         "Seconds until a silent worker's chunks run again (3.0).": "--lease",
         "Host name shown for this worker.": "--name",
         "Folders that jobs may use, or *; repeat it.": "--allow-root",
