@@ -11,7 +11,7 @@ from fuzzfarm_shared.settings import WorkerHostSettings
 
 GROUP = typer.main.get_command(make_app())
 WORKER = GROUP.get_command(typer.Context(GROUP, info_name="fuzzfarm"), "worker")
-HELP = {parameter.help: parameter.opts[-1] for parameter in WORKER.params}
+HELP = {parameter.help: parameter.opts[0] for parameter in WORKER.params}
 FIELDS = WorkerHostSettings.model_fields
 
 WITHOUT_OPTION = {
