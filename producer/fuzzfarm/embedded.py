@@ -21,8 +21,9 @@ from fuzzfarm_shared.settings import FarmSettings, WorkerHostSettings
 START_TIMEOUT_S = 30.0
 """A loaded machine may take seconds to start two interpreters and a server."""
 
-STOP_TIMEOUT_S = 40.0
-"""Longer than the supervisor gives its workers before it kills them: killing it would leave them behind."""
+STOP_MARGIN_S = 40.0
+"""Beyond the workers' grace period. More than the host needs to kill workers that do not stop (25 s) and to stop the
+server (6 s): killing the host itself would leave both behind."""
 
 POLL_S = 0.005
 SOCKET = "server.sock"
@@ -42,7 +43,7 @@ class EmbeddedHost:
             raise SettingsError(f"an embedded farm needs at least one worker, not {workers}")
         self._workers = workers
         self._given = {**EVERYTHING_ALLOWED, **worker_settings}
-        WorkerHostSettings.load(**self._given)
+        self._stop_timeout_s = WorkerHostSettings.load(**self._given).grace_s + STOP_MARGIN_S
         self._folder = Path(tempfile.gettempdir()) / f"fuzzfarm-{secrets.token_hex(8)}"
         if len(os.fsencode(self._folder / SOCKET)) > MAX_SOCKET_PATH_BYTES:
             raise SettingsError(
@@ -109,7 +110,7 @@ class EmbeddedHost:
             assert process.stdin is not None  # noqa: S101 - opened as a pipe
             process.stdin.close()
             try:
-                await asyncio.to_thread(process.wait, STOP_TIMEOUT_S)
+                await asyncio.to_thread(process.wait, self._stop_timeout_s)
             except subprocess.TimeoutExpired:
                 process.kill()
                 await asyncio.to_thread(process.wait)

@@ -53,6 +53,11 @@ class SyncFarm:
         finally:
             self._stop_loop()
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the context is open."""
+        return self._thread.is_alive()
+
     def submit(self, operations: Operations, key: str | None = None, *, wait: bool = True) -> SyncBatch:
         """As `Farm.submit`; a plain iterable is read in the thread of the event loop."""
         return SyncBatch(self, self.run(self._farm.submit(operations, key, wait=wait)))
@@ -70,7 +75,14 @@ class SyncFarm:
         return self.run(self._farm.workers())
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Return the result of a coroutine of this farm; KeyboardInterrupt here cancels it."""
+        """Return the result of a coroutine of this farm; KeyboardInterrupt here cancels it.
+
+        Raises:
+            RuntimeError: outside the context, where no event loop runs.
+        """
+        if not self.is_open:
+            coroutine.close()
+            raise RuntimeError("a SyncFarm works only inside its context: with SyncFarm.connect(...) as farm: ...")
         future: Future[T] = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
         try:
             return future.result()
@@ -79,6 +91,7 @@ class SyncFarm:
             raise
 
     def _stop_loop(self) -> None:
+        self.run(self._loop.shutdown_asyncgens())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -110,7 +123,8 @@ class SyncBatch:
             while (some := self._farm.run(stream.take())) is not None:
                 yield from some
         finally:
-            self._farm.run(stream.aclose())
+            if self._farm.is_open:  # otherwise the end of the context has closed it
+                self._farm.run(stream.aclose())
 
     def wait(self, timeout_s: float | None = None) -> BatchAggregate:
         """As `Batch.wait`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import threading
 from pathlib import Path
@@ -26,8 +27,10 @@ def run_embedded(settings: WorkerHostSettings, workers: int) -> int:
     if parts.scheme != "unix":
         raise SettingsError("an embedded farm needs FUZZFARM_REDIS_URL=unix://PATH for its private socket")
     server = _server(Path(parts.path))
-    server.start()
     closed = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):  # until the supervisor takes over: the server must not outlive us
+        signal.signal(number, lambda _, __: closed.set())
+    server.start()
     threading.Thread(target=_wait_for_end_of_input, args=(closed,), daemon=True).start()
     try:
         return supervise(settings, workers, closed)

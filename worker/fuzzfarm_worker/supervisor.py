@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -26,7 +25,8 @@ STOP_MARGIN_S = 25.0
 """Beyond the workers' own grace period after SIGTERM: to hand back what they hold and to end their children."""
 
 USAGE_EXIT_CODES = frozenset({2, 3})
-"""The worker said itself that it cannot work; at its first start there is no sense in a second."""
+"""The worker said itself that it cannot work; right after its first start there is no sense in a second. Later, such as
+after an outage longer than `reconnect_s`, there is."""
 
 log = get_logger(__name__)
 
@@ -46,10 +46,10 @@ class Supervised:
         if code is None:
             return None
         lived_s = time.monotonic() - self._started
-        if code in USAGE_EXIT_CODES and not self._restarts:
+        if code in USAGE_EXIT_CODES and not self._restarts and lived_s < HEALTHY_AFTER_S:
             return code
         if not self._start_at:
-            self._restarts = 0 if lived_s > HEALTHY_AFTER_S else self._restarts
+            self._restarts = 0 if lived_s >= HEALTHY_AFTER_S else self._restarts
             wait_s = min(LONGEST_RESTART_S, FIRST_RESTART_S * 2**self._restarts)
             log.warning("a worker died and is started again", pid=self.process.pid, exit_code=code, in_s=wait_s)
             self._restarts += 1
@@ -74,7 +74,7 @@ def supervise(settings: WorkerHostSettings, processes: int, until: threading.Eve
     A second signal kills the workers at once.
     """
     stopping = until or threading.Event()
-    workers = [Supervised(worker_command()) for _ in range(processes)]
+    workers: list[Supervised] = []
 
     def stop(_: int, __: FrameType | None) -> None:
         if stopping.is_set():
@@ -83,14 +83,21 @@ def supervise(settings: WorkerHostSettings, processes: int, until: threading.Eve
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
-    code = 0
+    try:
+        while len(workers) < processes and not stopping.is_set():
+            workers.append(Supervised(worker_command()))
+        return _watch(workers, stopping)
+    finally:
+        _stop_all(workers, settings.grace_s + STOP_MARGIN_S)
+
+
+def _watch(workers: list[Supervised], stopping: threading.Event) -> int:
+    """Return 0 when told to stop, or the exit code of the first worker that gave up."""
     while not stopping.wait(CHECK_EVERY_S):
         codes = [given_up for worker in workers if (given_up := worker.check()) is not None]
         if codes:
-            code = codes[0]
-            break
-    _stop_all(workers, settings.grace_s + STOP_MARGIN_S)
-    return code
+            return codes[0]
+    return 0
 
 
 def _stop_all(workers: list[Supervised], timeout_s: float) -> None:
@@ -107,5 +114,4 @@ def _stop_all(workers: list[Supervised], timeout_s: float) -> None:
 
 def _signal_all(workers: list[Supervised], number: int) -> None:
     for worker in workers:
-        if worker.process.poll() is None:
-            os.kill(worker.process.pid, number)
+        worker.process.send_signal(number)

@@ -27,7 +27,7 @@ COMMANDS: tuple[tuple[str, Callable[..., None], tuple[str, ...]], ...] = (
     ("exec", exec_, ("fuzzfarm exec -j 8 -- strings -n 4 {} ::: /usr/bin/*",)),
     ("submit", submit, ("fuzzfarm submit jobs.jsonl --key nightly --no-wait",)),
     ("up", up, ("fuzzfarm up --workers 4",)),
-    ("worker", worker, ("fuzzfarm worker --redis rediss://:PASSWORD@farm:6379/0 --allow-target mymod",)),
+    ("worker", worker, ("fuzzfarm worker --redis rediss://farm:6379/0 --processes 4 --allow-target mymod",)),
     ("batches", batches, ("fuzzfarm batches --limit 5",)),
     ("status", status, ("fuzzfarm status nightly",)),
     ("watch", watch, ("fuzzfarm watch nightly",)),

@@ -20,32 +20,32 @@ from fuzzfarm_shared.settings import WorkerHostSettings
 COUNT_EVERY_S = 2.0
 """How often `up` looks whether workers have come or gone."""
 
-Concurrency = Annotated[
-    int | None,
-    typer.Option("--max-concurrency", "-c", min=1, metavar="N", help="Operations at once in one process (50).",
-                 show_default=False),
-]  # fmt: skip
+
+def _setting(name: str, *flags: str, metavar: str | None = None) -> Any:
+    """Return the option of a worker's setting, with the setting's own words and default."""
+    field = WorkerHostSettings.model_fields[name]
+    words = str(field.description).removesuffix(".")
+    if field.default == ():
+        words += "; repeat it"
+    elif field.default_factory is None and field.default is not False:
+        words += f" ({field.default})"
+    return typer.Option(*flags, metavar=metavar, help=f"{words}.", show_default=False)
+
+
+Concurrency = Annotated[int | None, _setting("max_concurrency", "--max-concurrency", "-c", metavar="N")]
 Processes = Annotated[int, typer.Option("--processes", "-p", min=1, metavar="N", help="Worker processes.")]
-AllowTarget = Annotated[
-    list[str] | None,
-    typer.Option("--allow-target", metavar="NAME", help="module, module:name or *; repeat it.", show_default=False),
-]
-AllowCommand = Annotated[
-    list[str] | None,
-    typer.Option("--allow-command", metavar="PROGRAM", help="Program that jobs may run, or *; repeat it.",
-                 show_default=False),
-]  # fmt: skip
-AllowRoot = Annotated[
-    list[str] | None,
-    typer.Option("--allow-root", metavar="FOLDER", help="Folder that jobs may use, or *; repeat it.",
-                 show_default=False),
-]  # fmt: skip
-Insecure = Annotated[
-    bool, typer.Option("--insecure", help="Work on a remote server without a signing key or allow-list.")
-]
-Name = Annotated[
-    str | None, typer.Option("--name", metavar="NAME", help="Name to show instead of the host's.", show_default=False)
-]
+Children = Annotated[int | None, _setting("max_children", "--max-children", metavar="N")]
+AllowTarget = Annotated[list[str] | None, _setting("allow_targets", "--allow-target", metavar="NAME")]
+AllowCommand = Annotated[list[str] | None, _setting("allow_commands", "--allow-command", metavar="PROGRAM")]
+AllowRoot = Annotated[list[str] | None, _setting("allow_roots", "--allow-root", metavar="FOLDER")]
+Insecure = Annotated[bool, _setting("insecure", "--insecure")]
+Name = Annotated[str | None, _setting("name", "--name", metavar="NAME")]
+Namespace = Annotated[str | None, _setting("namespace", "--namespace", metavar="NAME")]
+Grace = Annotated[float | None, _setting("grace_s", "--grace", metavar="SECONDS")]
+Lease = Annotated[float | None, _setting("lease_s", "--lease", metavar="SECONDS")]
+RenewEvery = Annotated[float | None, _setting("renew_every_s", "--renew-every", metavar="SECONDS")]
+Reconnect = Annotated[float | None, _setting("reconnect_s", "--reconnect", metavar="SECONDS")]
+LogLevel = Annotated[str | None, _setting("log_level", "--log-level", metavar="LEVEL")]
 
 
 def up(workers: Workers = None, max_concurrency: Concurrency = None, as_json: Json = False) -> None:
@@ -59,11 +59,18 @@ def up(workers: Workers = None, max_concurrency: Concurrency = None, as_json: Js
 def worker(
     max_concurrency: Concurrency = None,
     processes: Processes = 1,
+    max_children: Children = None,
     allow_target: AllowTarget = None,
     allow_command: AllowCommand = None,
     allow_root: AllowRoot = None,
     insecure: Insecure = False,
     name: Name = None,
+    namespace: Namespace = None,
+    grace: Grace = None,
+    lease: Lease = None,
+    renew_every: RenewEvery = None,
+    reconnect: Reconnect = None,
+    log_level: LogLevel = None,
     redis: Redis = None,
     as_json: Json = False,  # noqa: ARG001 - a worker prints no results
 ) -> None:
@@ -75,11 +82,18 @@ def worker(
     settings = WorkerHostSettings.load(
         redis_url=redis,
         max_concurrency=max_concurrency,
+        max_children=max_children,
         allow_targets=allow_target,
         allow_commands=allow_command,
         allow_roots=allow_root,
         insecure=insecure or None,
         name=name,
+        namespace=namespace,
+        grace_s=grace,
+        lease_s=lease,
+        renew_every_s=renew_every,
+        reconnect_s=reconnect,
+        log_level=log_level,
     )
     _become([sys.executable, "-m", "fuzzfarm_worker", "supervise", "--processes", str(processes)], _variables(settings))
 

@@ -55,6 +55,8 @@ def test_an_unreachable_server_is_exit_code_3(cli, words):
         (["fuzz", "json"], "nothing to fuzz: json: no Hypothesis tests"),
         (["fuzz", "absent.py"], "nothing to fuzz: "),
         (["fuzz", "--workers", "2", "--redis", NO_SERVER, "fuzzfarm.demo_tests"], "--workers starts workers on this"),
+        (["worker", "--lease", "0"], "setting lease_s .*greater than or equal to 0.2"),
+        (["worker", "--log-level", "loud"], "setting log_level "),
         (["exec", "--"], "Missing argument"),
         (["exec", ":::", "a"], "there is no command"),
         (["exec", "--arg-file", "absent", "--", "cat"], "cannot read inputs from absent"),

@@ -180,7 +180,7 @@ def test_a_running_batch_is_cancelled_from_another_shell(cli, farm):
 
 
 def test_a_second_worker_joins_and_the_farm_is_in_order(cli, farm):
-    with cli.start("worker", "--allow-target", "*", "--name", "second") as process:
+    with cli.start("worker", "--allow-target", "*", "--name", "second", "--lease", "2", "--grace", "1") as process:
         try:
             hosts = set()
             while "second" not in hosts and process.poll() is None:

@@ -48,3 +48,24 @@ def test_an_exception_in_the_context_closes_it(shared_farm: Any) -> None:
     with pytest.raises(KeyError), SyncFarm.connect(**shared_farm):
         raise KeyError
     assert not [thread for thread in threading.enumerate() if thread.name == "fuzzfarm-sync"]
+
+
+def test_a_stream_that_is_still_open_ends_with_the_context(shared_farm: Any) -> None:
+    with SyncFarm.connect(**shared_farm) as farm:
+        left, used_later = (farm.submit(CallOperation.many("farm_targets:echo", range(200))).stream() for _ in range(2))
+        assert next(left).ok
+        assert next(used_later).ok
+    left.close()
+    with pytest.raises(RuntimeError, match="only inside its context"):
+        list(used_later)
+
+
+def test_outside_its_context_every_method_says_what_to_do(shared_farm: Any) -> None:
+    farm = SyncFarm.connect(**shared_farm)
+    for call in (farm.batches, farm.workers):
+        with pytest.raises(RuntimeError, match=r"with SyncFarm\.connect"):
+            call()
+    with farm:
+        assert len(farm.workers()) == 1
+    with pytest.raises(RuntimeError, match=r"with SyncFarm\.connect"):
+        farm.workers()
