@@ -16,6 +16,9 @@ CANCEL_S = 10.0
 """How long an early end may take: twice what a batch gives running operations to stop, so that a lost server does not
 hold up whoever leaves."""
 
+STOP_AGAIN_S = 0.1
+"""A task that was told to stop is told again after this."""
+
 log = get_logger(__name__)
 
 
@@ -39,22 +42,27 @@ class Flow:
         Raises what the input, the submission or `deliver` raised, and CancelledError when somebody cancelled the
         batch. Any early end, by an error or by cancelling this, cancels the batch on the farm and waits for that.
         """
-        submitting = asyncio.create_task(self._submit())
+        # Tasks of their own, so that stopping them cannot stop this one while it cancels the batch.
+        submitting, reading = asyncio.create_task(self._submit()), asyncio.create_task(self._read())
         try:
-            await self._submission.begun.wait()
+            await asyncio.wait([reading])
             if submitting.done():
-                submitting.result()
-            async for segment in self._batch.segments():
-                self._deliver(segment)
+                submitting.result()  # its error comes first: it may be why there is nothing to read
+            reading.result()
             self._feed.close()
-            await submitting
-        except (Exception, asyncio.CancelledError):
-            submitting.cancel()
             await asyncio.wait([submitting])
+            submitting.result()
+        except (Exception, asyncio.CancelledError):
+            await _stop([submitting, reading])
             await self._cancel()
             raise
         if self._submission.cancelled:
             raise asyncio.CancelledError("the batch was cancelled")
+
+    async def _read(self) -> None:
+        await self._submission.begun.wait()
+        async for segment in self._batch.segments():
+            self._deliver(segment)
 
     async def _submit(self) -> None:
         try:
@@ -73,3 +81,16 @@ class Flow:
                     await self._batch.cancel()
         except (FarmUnreachableError, TimeoutError) as exc:
             log.warning("a batch that is no longer wanted could not be cancelled", batch=self._batch.key, error=exc)
+
+
+async def _stop(tasks: list[asyncio.Task[None]]) -> None:
+    """Cancel tasks until they have ended; their errors have been seen, or no longer matter.
+
+    Once is not enough: `asyncio.wait_for` of Python 3.11, with which redis-py sends, may swallow a cancellation
+    (https://github.com/python/cpython/issues/86296).
+    """
+    while pending := [task for task in tasks if not task.done()]:
+        for task in pending:
+            task.cancel()
+        await asyncio.wait(pending, timeout=STOP_AGAIN_S)
+    await asyncio.gather(*tasks, return_exceptions=True)
