@@ -122,7 +122,7 @@ class Patience:
         tries = 0
         while True:
             try:
-                result = await command()
+                result = await _cancellable(command())
             except LOST as exc:
                 if isinstance(exc, _FINAL) or time.monotonic() >= give_up_at:
                     with farm_errors(self._settings):
@@ -143,6 +143,20 @@ class Patience:
         if self._lost_at is not None:
             log.warning("the server is back", waited_s=round(time.monotonic() - self._lost_at, 1))
             self._lost_at = None
+
+
+async def _cancellable(command: Awaitable[T]) -> T:
+    """Return the result of a command, unless its task was cancelled meanwhile.
+
+    redis-py sends with `asyncio.wait_for`, which up to Python 3.11 swallows a cancellation that comes together with its
+    result (https://github.com/python/cpython/issues/86296). A task that does little but send loses most of them so.
+    """
+    task = asyncio.current_task()
+    before = task.cancelling() if task is not None else 0
+    result = await command
+    if task is not None and task.cancelling() > before:
+        raise asyncio.CancelledError
+    return result
 
 
 def backoff_s(tries: int) -> float:
