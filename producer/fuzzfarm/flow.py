@@ -16,9 +16,6 @@ CANCEL_S = 10.0
 """How long an early end may take: twice what a batch gives running operations to stop, so that a lost server does not
 hold up whoever leaves."""
 
-STOP_AGAIN_S = 0.1
-"""A task that was told to stop is told again after this."""
-
 log = get_logger(__name__)
 
 
@@ -84,13 +81,7 @@ class Flow:
 
 
 async def _stop(tasks: list[asyncio.Task[None]]) -> None:
-    """Cancel tasks until they have ended; their errors have been seen, or no longer matter.
-
-    Once is not enough: `asyncio.wait_for` of Python 3.11, with which redis-py sends, may swallow a cancellation
-    (https://github.com/python/cpython/issues/86296).
-    """
-    while pending := [task for task in tasks if not task.done()]:
-        for task in pending:
-            task.cancel()
-        await asyncio.wait(pending, timeout=STOP_AGAIN_S)
+    """Cancel tasks and wait for their end; their errors have been seen, or no longer matter."""
+    for task in tasks:
+        task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
