@@ -11,7 +11,7 @@ from fuzzfarm_shared.log import get_logger
 from fuzzfarm_shared.outcomes import ErrorKind, OperationError
 from fuzzfarm_shared.payloads import Payload
 from fuzzfarm_shared.store.readings import outcome_context
-from fuzzfarm_worker.chunks.attempt import MOST_DEATHS, Attempt, FencedError
+from fuzzfarm_worker.chunks.attempt import MOST_DEATHS, Attempt
 from fuzzfarm_worker.chunks.recorder import Recorder
 from fuzzfarm_worker.executors.kernel import Call
 from fuzzfarm_worker.failures import OperationFailedError
@@ -141,8 +141,9 @@ class OperationsWork:
                 if now >= share_at:
                     await self._share()
                     share_at = now + settings.commit_every_s
-        except FencedError:
-            self._attempt.lease.end(LeaseEnd.LOST)
+        except Exception:
+            self._attempt.lease.end(LeaseEnd.LOST)  # ends the work too, and whoever waits for this task gets the error
+            raise
 
     async def _share(self) -> None:
         split = self._next
