@@ -231,3 +231,10 @@ def test_a_job_may_not_set_variables_that_load_code(shared_farm: Any, name: str)
     error = error_of(shared_farm, SubprocessJob(key="it", command=["true"], env={name: "x"}))
     assert error.kind is ErrorKind.REJECTED
     assert f"a job may not set {name}" in error.message
+
+
+def test_an_import_has_a_deadline_and_a_call_without_a_limit_has_none(shared_farm: Any) -> None:
+    calls = [CallOperation(key=name, target=f"lease_deadlines:{name}", timeout_s=None) for name in ("at_import", "now")]
+    results = asyncio.run(aggregate_of(shared_farm, *calls)).results
+    assert None not in results["at_import"]
+    assert results["now"] == [None]

@@ -15,6 +15,7 @@ from fuzzfarm_worker.chunks.attempt import MOST_DEATHS, Attempt
 from fuzzfarm_worker.chunks.recorder import Recorder
 from fuzzfarm_worker.executors.kernel import Call
 from fuzzfarm_worker.failures import OperationFailedError
+from fuzzfarm_worker.fuzzing.interpreter import LOAD_TIMEOUT_S
 from fuzzfarm_worker.handlers import Handler, handler_for
 from fuzzfarm_worker.renewal import LeaseEnd
 
@@ -69,6 +70,8 @@ class OperationsWork:
 
     def _prepare(self) -> None:
         for spec in self._payload.specs:
+            # An import runs in the loop, too: without an end of its own it would keep the chunk here for ever.
+            self._attempt.lease.deadline = time.monotonic() + LOAD_TIMEOUT_S
             try:
                 self._handlers.append(handler_for(spec, self._attempt.station.tools))
             except TargetError as exc:
@@ -189,6 +192,7 @@ class OperationsWork:
     def _extend_deadline(self) -> None:
         limits = [handler.timeout_s for handler in self._handlers if handler is not None]
         bounded = [limit for limit in limits if limit is not None]
+        self._attempt.lease.deadline = None
         if limits and len(bounded) == len(limits):
             self._attempt.lease.deadline = time.monotonic() + max(bounded) + HANG_MARGIN_S
 
