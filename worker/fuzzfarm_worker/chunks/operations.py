@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator
+from math import inf
 
 from fuzzfarm_shared.errors import TargetError
 from fuzzfarm_shared.log import get_logger
@@ -190,11 +191,10 @@ class OperationsWork:
             await self._attempt.settle(self._payload, ErrorKind.REJECTED, reasons)
 
     def _extend_deadline(self) -> None:
-        limits = [handler.timeout_s for handler in self._handlers if handler is not None]
-        bounded = [limit for limit in limits if limit is not None]
-        self._attempt.lease.deadline = None
-        if limits and len(bounded) == len(limits):
-            self._attempt.lease.deadline = time.monotonic() + max(bounded) + HANG_MARGIN_S
+        # Not of the handlers: those of children have none, because they see to it themselves.
+        limits = [inf if spec.timeout_s is None else spec.timeout_s for spec in self._payload.specs]
+        longest = max(limits) + HANG_MARGIN_S
+        self._attempt.lease.deadline = None if longest == inf else time.monotonic() + longest
 
 
 def _worker_lost() -> OperationFailedError:
