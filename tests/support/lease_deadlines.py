@@ -8,6 +8,7 @@ from fuzzfarm_worker.renewal import Lease
 
 
 def now() -> list[float | None]:
+    gc.collect()  # leases of earlier chunks
     return [thing.deadline for thing in gc.get_objects() if type(thing) is Lease]
 
 
