@@ -191,3 +191,19 @@ def test_a_chunk_whose_outcomes_cannot_be_recorded_ends_while_its_operations_run
             assert farm.host.kernel.running == 0
 
     asyncio.run(scenario())
+
+
+def test_a_shard_that_takes_longer_than_the_limit_ends_its_operation(host_settings: WorkerHostSettings) -> None:
+    operation = FuzzOperation(target="farm_targets:fuzz_small", examples=10_000_000, timeout_s=0.2)
+
+    async def scenario() -> None:
+        async with bench(host_settings, HeldStore, [operation]) as (farm, store):
+            store.go_on.set()
+            await farm.run_all()
+            error = await farm.error()
+            assert (error.kind, error.message) == (
+                ErrorKind.TIMEOUT,
+                "a shard took longer than timeout_s, which is 0.2 s",
+            )
+
+    asyncio.run(scenario())
