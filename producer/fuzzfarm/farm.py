@@ -100,7 +100,7 @@ class Farm:
 
         Raises:
             InvalidOperationError: for what cannot be an operation or a key; for a sequence before anything is sent.
-            DuplicateKeyError: when a key comes twice; a batch from lazy input is cancelled then.
+            DuplicateKeyError: when a key comes twice; a batch that this submit began is cancelled then.
             BatchConflictError: when the key exists with other content.
             UnsupportedValueError: for an argument that cannot travel.
             FarmUnreachableError: when the server stays away; what was accepted is kept.
@@ -111,8 +111,9 @@ class Farm:
         try:
             await submission.run(may_exist=key is not None)
         except Exception as exc:
-            # Nobody could finish a batch whose key nobody knows, or one that has a key twice.
-            if submission.started and (key is None or isinstance(exc, DuplicateKeyError)):
+            # Nobody could finish a batch whose key nobody knows, or one that has a key twice. One that was there before
+            # is another submit's.
+            if submission.created and (key is None or isinstance(exc, DuplicateKeyError)):
                 await batch.cancel()
             raise
         return batch

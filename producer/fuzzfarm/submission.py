@@ -71,6 +71,7 @@ class Submission:
         self._sizes = _payload_sizes(operations, settings.chunk_operations)
         self._submit_id = secrets.token_hex(8)
         self._index = 0
+        self._joined = False
         self._position = 0
         self.begun = asyncio.Event()
         """Set when the batch is on the server, so that it can be read."""
@@ -96,10 +97,16 @@ class Submission:
         """Whether the server has accepted anything."""
         return self._index > 0
 
+    @property
+    def created(self) -> bool:
+        """Whether what the server has accepted of this batch came from this submit alone."""
+        return self.started and not self._joined
+
     async def _join(self) -> bool:
         """Compare with what the server has; False when the batch was cancelled."""
         accepted = await self._store.open(self._batch)
         self._submit_id = accepted.submit_id
+        self._joined = accepted.payloads > 0
         for operations, boundary in await self._store.boundaries(self._batch) if accepted.payloads else []:
             builder, _ = await self._read(operations, patient=True)
             if len(builder) != operations or self._encoded(builder).boundary != boundary:

@@ -193,6 +193,12 @@ class FuzzOperation(Operation):
     isolation: Literal["child"] = Field(default="child", description="Targets never run in the worker.")
     timeout_s: TimeoutSeconds | None = Field(default=None, description="Seconds for one shard; None: no limit.")
 
+    @model_validator(mode="after")
+    def _refuse_retries(self) -> Self:
+        if self.retries:
+            raise ValueError("a fuzz operation has no retries, because a failing example is a finding: remove them")
+        return self
+
     @model_validator(mode="before")
     @classmethod
     def _choose_a_budget(cls, data: Any) -> Any:

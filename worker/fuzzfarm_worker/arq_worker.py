@@ -123,11 +123,26 @@ class WakingPool(ArqRedis):
         try:
             await asyncio.wait([pop, change], return_when=asyncio.FIRST_COMPLETED)
             if not pop.done():
-                await server.call("RPUSH", poke, 1)
-                await server.call("EXPIRE", poke, POKE_TTL_S)
-            return await pop
+                await self._poke(poke)
+            return await asyncio.shield(pop)
+        except asyncio.CancelledError:  # arq stops
+            await self._put_back(pop, names, poke)
+            raise
         finally:
             change.cancel()
+
+    async def _poke(self, poke: str) -> None:
+        """End our own pop."""
+        await self.host.server.call("RPUSH", poke, 1)
+        await self.host.server.call("EXPIRE", poke, POKE_TTL_S)
+
+    async def _put_back(self, pop: asyncio.Task[list[bytes] | None], names: dict[str, Lane], poke: str) -> None:
+        """End the pop of a worker that is leaving and give back the job that it took meanwhile."""
+        if not pop.done():
+            await self._poke(poke)
+        popped = await pop
+        if popped is not None and popped[0].decode() in names:
+            await self.host.server.call("LPUSH", *popped)
 
     def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> Pipeline:
         """Return a pipeline that survives a lost connection while arq marks a job as started."""

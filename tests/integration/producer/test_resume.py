@@ -8,7 +8,15 @@ from typing import Any
 
 import pytest
 
-from fuzzfarm import BatchConflictError, BatchNotSealedError, BatchState, CallOperation, Farm, QueueFullError
+from fuzzfarm import (
+    BatchConflictError,
+    BatchNotSealedError,
+    BatchState,
+    CallOperation,
+    DuplicateKeyError,
+    Farm,
+    QueueFullError,
+)
 from fuzzfarm.feed import FLUSH_AFTER_S
 
 WAIT_S = 30.0
@@ -87,6 +95,17 @@ def test_other_content_is_a_conflict_and_leaves_the_batch_as_it_is(farm_settings
                 await farm.submit(CHANGES[change](), "same")
             assert caught.value.key == "same"
             assert await batch.status() == before
+
+    asyncio.run(scenario())
+
+
+def test_a_duplicate_key_behind_what_another_submit_sent_leaves_its_batch_running(farm_settings: Any) -> None:
+    async def scenario() -> None:
+        async with Farm.connect(**farm_settings) as farm:
+            batch = await farm.submit(operations(500), "theirs")
+            with pytest.raises(DuplicateKeyError, match="'k99'"):
+                await farm.submit(iter([*operations(100), *operations(500, start=99)]), "theirs")
+            assert (await batch.status()).state is BatchState.RUNNING
 
     asyncio.run(scenario())
 

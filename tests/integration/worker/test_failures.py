@@ -249,3 +249,16 @@ def test_a_job_may_not_set_variables_that_load_code(shared_farm: Any, name: str)
     error = error_of(shared_farm, SubprocessJob(key="it", command=["true"], env={name: "x"}))
     assert error.kind is ErrorKind.REJECTED
     assert f"a job may not set {name}" in error.message
+
+
+def test_an_import_has_a_deadline_and_a_call_without_a_limit_has_none(shared_farm: Any) -> None:
+    calls = [CallOperation(key=name, target=f"lease_deadlines:{name}", timeout_s=None) for name in ("at_import", "now")]
+    results = asyncio.run(aggregate_of(shared_farm, *calls)).results
+    assert None not in results["at_import"]
+    assert results["now"] == [None]
+
+
+def test_a_call_in_a_child_leaves_its_neighbours_their_deadline(shared_farm: Any) -> None:
+    child = CallOperation(key="child", target="farm_targets:echo", isolation="child")
+    results = asyncio.run(aggregate_of(shared_farm, child, CallOperation(key="now", target="lease_deadlines:now")))
+    assert None not in results.results["now"]

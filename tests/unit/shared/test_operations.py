@@ -186,3 +186,8 @@ def test_a_group_reads_its_items_lazily() -> None:
 
     assert next(CallOperation.many("mod:f", items()).arguments()) == [1]
     assert list(CallOperation.many("mod:f", [(1, 2)], star=True).arguments()) == [[1, 2]]
+
+
+def test_a_fuzz_operation_refuses_retries() -> None:
+    with pytest.raises(InvalidOperationError, match="a fuzz operation has no retries"):
+        FuzzOperation(target="mod:f", retries=1)

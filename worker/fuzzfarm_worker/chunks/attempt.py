@@ -208,7 +208,8 @@ class Attempt:
         After an error only the server knows what is done, so the chunk is left to its lease.
         """
         if self._in_flight is not None:
-            await asyncio.wait([self._in_flight])
+            if not self._in_flight.done():  # else no pause, in which a cancellation could meet units counted as done
+                await asyncio.wait([self._in_flight])
             self._in_flight.result()
 
     def _on_lease_end(self, _: LeaseEnd) -> None:

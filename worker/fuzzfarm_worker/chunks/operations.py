@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator
+from math import inf
 
 from fuzzfarm_shared.errors import TargetError
 from fuzzfarm_shared.log import get_logger
 from fuzzfarm_shared.outcomes import ErrorKind, OperationError
 from fuzzfarm_shared.payloads import Payload
 from fuzzfarm_shared.store.readings import outcome_context
-from fuzzfarm_worker.chunks.attempt import MOST_DEATHS, Attempt, FencedError
+from fuzzfarm_worker.chunks.attempt import MOST_DEATHS, Attempt
 from fuzzfarm_worker.chunks.recorder import Recorder
 from fuzzfarm_worker.executors.kernel import Call
 from fuzzfarm_worker.failures import OperationFailedError
+from fuzzfarm_worker.fuzzing.interpreter import LOAD_TIMEOUT_S
 from fuzzfarm_worker.handlers import Handler, handler_for
 from fuzzfarm_worker.renewal import LeaseEnd
 
@@ -69,6 +71,8 @@ class OperationsWork:
 
     def _prepare(self) -> None:
         for spec in self._payload.specs:
+            # An import runs in the loop, too: without an end of its own it would keep the chunk here for ever.
+            self._attempt.lease.deadline = time.monotonic() + LOAD_TIMEOUT_S
             try:
                 self._handlers.append(handler_for(spec, self._attempt.station.tools))
             except TargetError as exc:
@@ -141,8 +145,9 @@ class OperationsWork:
                 if now >= share_at:
                     await self._share()
                     share_at = now + settings.commit_every_s
-        except FencedError:
-            self._attempt.lease.end(LeaseEnd.LOST)
+        except Exception:
+            self._attempt.lease.end(LeaseEnd.LOST)  # ends the work too, and whoever waits for this task gets the error
+            raise
 
     async def _share(self) -> None:
         split = self._next
@@ -186,10 +191,10 @@ class OperationsWork:
             await self._attempt.settle(self._payload, ErrorKind.REJECTED, reasons)
 
     def _extend_deadline(self) -> None:
-        limits = [handler.timeout_s for handler in self._handlers if handler is not None]
-        bounded = [limit for limit in limits if limit is not None]
-        if limits and len(bounded) == len(limits):
-            self._attempt.lease.deadline = time.monotonic() + max(bounded) + HANG_MARGIN_S
+        # Not of the handlers: those of children have none, because they see to it themselves.
+        limits = [inf if spec.timeout_s is None else spec.timeout_s for spec in self._payload.specs]
+        longest = max(limits) + HANG_MARGIN_S
+        self._attempt.lease.deadline = None if longest == inf else time.monotonic() + longest
 
 
 def _worker_lost() -> OperationFailedError:

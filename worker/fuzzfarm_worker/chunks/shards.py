@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from contextlib import aclosing
 
@@ -62,11 +63,16 @@ class ShardWork:
             return
         await self._keep_a_share()
         try:
-            await self._run_examples(deadline_s)
+            async with asyncio.timeout(self._operation.timeout_s):
+                await self._run_examples(deadline_s)
         except TargetError as exc:
             log.warning("a target was refused", chunk=str(attempt.claim.id), reason=str(exc))
             if await attempt.refuse():
                 await self._fail(ErrorKind.REJECTED, str(exc))
+            return
+        except TimeoutError:
+            message = f"a shard took longer than timeout_s, which is {self._operation.timeout_s} s"
+            await self._fail(ErrorKind.TIMEOUT, message)
             return
         except RuntimeError as exc:
             log.warning("children of a target do not work", chunk=str(attempt.claim.id), reason=str(exc))
