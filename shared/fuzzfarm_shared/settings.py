@@ -6,6 +6,7 @@ Secrets never appear in `repr`.
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import socket
 from typing import Annotated, Any, Self
@@ -68,6 +69,17 @@ class FarmSettings(BaseSettings):
     def safe_url(self) -> str:
         """The server's address without its password."""
         return without_password(self.redis_url)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only programs of this host can reach the server."""
+        parts = urlsplit(self.redis_url)
+        if parts.scheme == "unix" or (parts.hostname or "localhost") == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(parts.hostname or "").is_loopback
+        except ValueError:
+            return False
 
     @property
     def keys(self) -> Keys:
