@@ -6,6 +6,7 @@ Secrets never appear in `repr`.
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import socket
 from typing import Annotated, Any, Self
@@ -16,7 +17,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from fuzzfarm_shared.errors import SettingsError
 from fuzzfarm_shared.keys import Keys
-from fuzzfarm_shared.signing import Signer
+from fuzzfarm_shared.signing import MAX_BODY_BYTES, Signer
 
 NameList = Annotated[tuple[str, ...], NoDecode]
 """Names separated by commas in the environment."""
@@ -43,7 +44,7 @@ class FarmSettings(BaseSettings):
         default=7 * 86_400, ge=60, description="Seconds that a batch is kept after its last change."
     )
     max_payload_bytes: int = Field(
-        default=16 * 1024 * 1024, ge=1024, le=256 * 1024 * 1024, description="Largest encoded operation or result."
+        default=16 * 1024 * 1024, ge=1024, le=MAX_BODY_BYTES, description="Largest encoded operation or result."
     )
     connect_timeout_s: float = Field(default=5.0, gt=0, description="Seconds to wait for the first connection.")
     reconnect_s: float = Field(default=300.0, ge=0, description="Seconds to go on trying after a connection was lost.")
@@ -70,6 +71,17 @@ class FarmSettings(BaseSettings):
         return without_password(self.redis_url)
 
     @property
+    def is_local(self) -> bool:
+        """Whether only programs of this host can reach the server."""
+        parts = urlsplit(self.redis_url)
+        if parts.scheme == "unix" or (parts.hostname or "localhost") == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(parts.hostname or "").is_loopback
+        except ValueError:
+            return False
+
+    @property
     def keys(self) -> Keys:
         """Names of everything on the server."""
         return Keys(self.namespace)
@@ -82,12 +94,12 @@ class FarmSettings(BaseSettings):
             SettingsError: for a key that is too short, and for a setting that has no key in it.
         """
         if self.signing_key is None:
-            return Signer()
+            return Signer(max_body_bytes=self.max_payload_bytes)
         parts = self.signing_key.get_secret_value().split(",")
         keys = tuple(part.strip().encode() for part in parts if part.strip())
         if not keys:
             raise SettingsError("it is set and has no key in it: make one with `openssl rand -hex 32`, or unset it")
-        return Signer(keys)
+        return Signer(keys, self.max_payload_bytes)
 
     @classmethod
     def load(cls, **given: Any) -> Self:

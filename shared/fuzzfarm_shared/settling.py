@@ -27,11 +27,12 @@ def open_payload(claim: Claim, signer: Signer) -> Payload:
     """Return the operations of a claimed chunk.
 
     Raises:
-        CodecError: for a payload that is missing or cannot be decoded.
+        CodecError: for a payload that is missing, too large, or cannot be decoded.
         SignatureError: for one that is not signed as this side requires.
     """
     if claim.envelope is None:
         raise CodecError("the server has lost the operations of this chunk (evicted?): submit the batch again")
+    signer.check_size(claim.envelope)
     context = operations_context(claim.id.batch, claim.submit_id, claim.payload)
     return decode_payload(signer.open(claim.envelope, context, claim.now_s))
 

@@ -25,6 +25,9 @@ SCHEMA_VERSION = 1
 MIN_KEY_BYTES = 32
 """As long as the digest: RFC 2104, section 3."""
 
+MAX_BODY_BYTES = 256 * 1024 * 1024
+"""Most that any setting allows: half of what servers take as one value (Redis, proto-max-bulk-len)."""
+
 _HEADER = struct.Struct(">BBQ")
 _MAC_BYTES = 32
 
@@ -34,6 +37,7 @@ class Signer:
     """Seals payloads with the first of its keys and accepts any of them; without keys it neither signs nor checks."""
 
     keys: tuple[bytes, ...] = field(default=(), repr=False)
+    max_body_bytes: int = MAX_BODY_BYTES
 
     def __post_init__(self) -> None:
         if any(len(key) < MIN_KEY_BYTES for key in self.keys):
@@ -47,6 +51,14 @@ class Signer:
         if not self.keys:
             return header + body
         return header + _signature(self.keys[0], context, header, body) + body
+
+    def check_size(self, envelope: bytes) -> None:
+        """Raise CodecError for an envelope of a larger body than this side takes, before anything of it is read."""
+        if len(envelope) > _HEADER.size + _MAC_BYTES + self.max_body_bytes:
+            raise CodecError(
+                f"the payload takes {len(envelope):,} bytes and the limit here is {self.max_body_bytes:,}: "
+                "set the same FUZZFARM_MAX_PAYLOAD_BYTES on every host"
+            )
 
     def open(self, envelope: bytes, context: Sequence[str | int], now_s: float = 0.0) -> bytes:
         """Return the body of `envelope`, checked for `context` and, where `now_s` is given, for its expiry.

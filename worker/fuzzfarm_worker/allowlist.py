@@ -7,7 +7,6 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from fuzzfarm_shared.errors import SettingsError, TargetError
 from fuzzfarm_shared.log import get_logger
@@ -15,7 +14,6 @@ from fuzzfarm_shared.settings import WorkerHostSettings
 from fuzzfarm_shared.targets import check_home, import_target
 
 EVERYTHING = "*"
-LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 log = get_logger(__name__)
 
@@ -48,7 +46,7 @@ class AllowList:
         Raises:
             SettingsError: on a remote server without a signing key or without a list, unless `insecure` is set.
         """
-        trusting = settings.insecure or is_local(settings.redis_url)
+        trusting = settings.insecure or settings.is_local
         if not trusting:
             if not settings.signer.keys:
                 raise SettingsError(
@@ -116,12 +114,6 @@ class AllowList:
         if self._any_root or any(path.is_relative_to(root) for root in self._roots):
             return str(path)
         raise NotAllowedError(name, f"folder {name!r} is outside of this worker's roots: add --allow-root {path}")
-
-
-def is_local(url: str) -> bool:
-    """Return whether only programs of this host can reach the server at `url`."""
-    parts = urlsplit(url)
-    return parts.scheme == "unix" or (parts.hostname or "localhost") in LOOPBACK
 
 
 def _resolved(program: str) -> str:

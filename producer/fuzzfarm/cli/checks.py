@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import platform
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -63,7 +62,7 @@ def server_checks(info: Mapping[str, Any]) -> Iterator[Check]:
 def trust_checks(settings: FarmSettings) -> Iterator[Check]:
     """Look at what protects the farm from others on the network."""
     url = urlsplit(settings.redis_url)
-    if is_local(settings.redis_url):
+    if settings.is_local:
         yield Check("trust", Verdict.OK, "the server is on this host")
     else:
         yield _password(url.password)
@@ -80,17 +79,6 @@ def worker_checks(reports: list[WorkerReport]) -> Iterator[Check]:
     yield Check("workers", Verdict.OK, f"{count(len(reports), 'worker')} on {_hosts(reports)}, {slots:,} slots")
     yield _same("fuzzfarm on workers", {report.version for report in reports}, version("fuzzfarm"))
     yield _same("python on workers", {report.python for report in reports}, platform.python_version())
-
-
-def is_local(url: str) -> bool:
-    """Return whether only this host can be meant by a server's address."""
-    parts = urlsplit(url)
-    if parts.scheme == "unix" or parts.hostname is None or parts.hostname == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(parts.hostname).is_loopback
-    except ValueError:
-        return False
 
 
 def _versions() -> Iterator[str]:
@@ -159,7 +147,7 @@ def _encryption(scheme: str) -> Check:
 def _signing(settings: FarmSettings) -> Check:
     if settings.signer.keys:
         return Check("signing key", Verdict.OK, "set; every host must have the same")
-    if is_local(settings.redis_url):
+    if settings.is_local:
         return Check("signing key", Verdict.OK, "not set, and not needed while all workers are on this host")
     return Check(
         "signing key",

@@ -230,6 +230,23 @@ def test_a_payload_that_is_not_signed_as_it_must_be_is_never_executed(
     assert not (tmp_path / "ran").exists()
 
 
+def test_a_payload_that_is_larger_than_a_worker_takes_is_never_executed(
+    start_worker: Any, farm_settings: Any, tmp_path: Path
+) -> None:
+    start_worker(max_payload_bytes=2_000)
+
+    async def scenario() -> None:
+        async with Farm.connect(**farm_settings) as farm:
+            large = CallOperation(key="large", target="farm_targets:echo", args=["x" * 2_000])
+            batch = await farm.submit([note(tmp_path, "ran"), large])
+            (error, _) = (await batch.wait(WAIT_S)).errors.values()
+            assert error.kind is ErrorKind.REJECTED
+            assert "the limit here is 2,000: set the same FUZZFARM_MAX_PAYLOAD_BYTES on every host" in error.message
+
+    asyncio.run(scenario())
+    assert not (tmp_path / "ran").exists()
+
+
 def test_any_of_several_keys_is_accepted_while_they_are_changed(start_worker: Any, farm_settings: Any) -> None:
     start_worker(signing_key=f"{KEY},{OTHER_KEY}")
 

@@ -129,3 +129,23 @@ def test_several_keys_sign_with_the_first_and_accept_all() -> None:
     envelope = FarmSettings.load(signing_key=old).signer.seal(b"x", ("c",))
     assert FarmSettings.load(signing_key=f" {new} , {old} ").signer.open(envelope, ("c",)) == b"x"
     assert FarmSettings.load(signing_key=f"{new},{old}").signer.keys[0] == new.encode()
+
+
+@pytest.mark.parametrize(
+    ("url", "local"),
+    [
+        ("unix:///run/s", True),
+        ("redis:///0", True),
+        ("redis://localhost", True),
+        ("redis://127.0.0.1:1/0", True),
+        ("redis://127.8.0.1", True),
+        ("redis://[::1]:1", True),
+        ("redis://0:1", False),
+        ("redis://10.0.0.1", False),
+        ("rediss://example.org", False),
+        ("redis://localhost.example.org", False),
+        ("redis://localhost@example.org", False),
+    ],
+)
+def test_only_this_host_is_local(url: str, local: bool) -> None:
+    assert FarmSettings(redis_url=url).is_local is local

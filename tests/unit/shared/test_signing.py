@@ -97,3 +97,10 @@ def test_a_short_key_is_refused_without_being_shown() -> None:
 
 def test_a_key_is_not_shown() -> None:
     assert "ooo" not in repr(Signer((OLD,)))
+
+
+def test_an_envelope_is_measured_by_the_body_that_it_may_hold() -> None:
+    signer = Signer((b"k" * 32,), max_body_bytes=10)
+    signer.check_size(signer.seal(b"x" * 10, ()))
+    with pytest.raises(CodecError, match="FUZZFARM_MAX_PAYLOAD_BYTES"):
+        signer.check_size(signer.seal(b"x" * 11, ()))

@@ -10,7 +10,7 @@ import pytest
 
 from fuzzfarm_shared.errors import SettingsError, TargetError
 from fuzzfarm_shared.settings import WorkerHostSettings
-from fuzzfarm_worker.allowlist import AllowList, NotAllowedError, is_local
+from fuzzfarm_worker.allowlist import AllowList, NotAllowedError
 
 REMOTE = {"redis_url": "redis://example.org", "signing_key": "k" * 32}
 
@@ -86,23 +86,6 @@ def test_a_folder_is_matched_where_its_links_lead(tmp_path: Path) -> None:
     for outside in ("root/out", "root/..", "rooted"):
         with pytest.raises(NotAllowedError, match="add --allow-root"):
             allow_list.folder(str(tmp_path / outside))
-
-
-@pytest.mark.parametrize(
-    ("url", "local"),
-    [
-        ("unix:///run/s", True),
-        ("redis://localhost", True),
-        ("redis://127.0.0.1:1/0", True),
-        ("redis://[::1]:1", True),
-        ("redis://10.0.0.1", False),
-        ("rediss://example.org", False),
-        ("redis://localhost.example.org", False),
-        ("redis://localhost@example.org", False),
-    ],
-)
-def test_only_this_host_is_local(url: str, local: bool) -> None:
-    assert is_local(url) is local
 
 
 def test_a_remote_worker_needs_a_key_and_a_list_unless_told_otherwise() -> None:

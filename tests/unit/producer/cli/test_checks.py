@@ -1,6 +1,6 @@
 import pytest
 
-from fuzzfarm.cli.checks import Verdict, is_local, server_checks, trust_checks, worker_checks
+from fuzzfarm.cli.checks import Verdict, server_checks, trust_checks, worker_checks
 from fuzzfarm_shared.settings import FarmSettings
 
 GOOD = {"redis_version": "7.2.4", "valkey_version": "9.1.2", "maxmemory": 0, "used_memory": 1, "aof_enabled": 1}
@@ -45,21 +45,6 @@ def test_no_check_shows_a_secret():
     told = "".join(check.message for check in trust_checks(settings))
     assert "hunter2" not in told
     assert "s" * 32 not in told
-
-
-@pytest.mark.parametrize(
-    ("url", "local"),
-    [
-        ("unix:///tmp/x.sock", True),
-        ("redis://localhost:6379", True),
-        ("redis://127.8.0.1", True),
-        ("redis://[::1]:6379", True),
-        ("redis://10.0.0.3", False),
-        ("redis://farm.example", False),
-    ],
-)
-def test_only_this_hosts_addresses_are_local(url, local):
-    assert is_local(url) is local
 
 
 def test_a_farm_without_workers_is_a_warning():
