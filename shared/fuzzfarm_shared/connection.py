@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import re
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -35,6 +36,9 @@ log = get_logger(__name__)
 
 LOST = (redis_errors.ConnectionError, redis_errors.TimeoutError, ConnectionError, TimeoutError)
 """What a command raises when the server is away; `BusyLoadingError` (a restarting server) is one of them."""
+
+_REDIS_OS_ERROR = re.compile(r"Error (\d+) ")
+"""How redis-py starts its text for an error of the system."""
 
 CREDENTIAL_WORDS = ("noauth", "wrongpass", "invalid password", "invalid username-password", "authentication required")
 """In what servers and redis-py say when a user or password is wrong or missing."""
@@ -119,12 +123,9 @@ def _names_credentials(exc: BaseException) -> bool:
 
 
 def _reason(exc: BaseException) -> str:
-    cause: BaseException | None = exc
-    while cause is not None:
-        if isinstance(cause, OSError) and cause.errno:
-            return os.strerror(cause.errno).lower()
-        cause = cause.__cause__ or cause.__context__
     text = str(exc).strip() or type(exc).__name__
+    if number := _REDIS_OS_ERROR.match(text):
+        return os.strerror(int(number[1])).lower()
     return text.rstrip(".").splitlines()[0]
 
 

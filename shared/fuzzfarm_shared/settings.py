@@ -76,11 +76,18 @@ class FarmSettings(BaseSettings):
 
     @property
     def signer(self) -> Signer:
-        """Signs and checks payloads with the configured keys."""
+        """Signs and checks payloads with the configured keys.
+
+        Raises:
+            SettingsError: for a key that is too short, and for a setting that has no key in it.
+        """
         if self.signing_key is None:
             return Signer()
         parts = self.signing_key.get_secret_value().split(",")
-        return Signer(tuple(part.strip().encode() for part in parts if part.strip()))
+        keys = tuple(part.strip().encode() for part in parts if part.strip())
+        if not keys:
+            raise SettingsError("it is set and has no key in it: make one with `openssl rand -hex 32`, or unset it")
+        return Signer(keys)
 
     @classmethod
     def load(cls, **given: Any) -> Self:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import inspect
 import re
 import sys
@@ -90,3 +91,20 @@ def import_target(name: str) -> Any:
                 name, f"module {module_name!r} has no {qualname!r}: check the spelling of target {name!r}"
             ) from exc
     return found
+
+
+def check_installed(name: str) -> None:
+    """Raise TargetError when this host cannot have the target; nothing of it is imported, which might kill us."""
+    package = name.partition(":")[0].partition(".")[0]
+    if package not in sys.modules and importlib.util.find_spec(package) is None:
+        raise TargetError(
+            name, f"cannot import module {package!r} of target {name!r}: ModuleNotFoundError: install it on this worker"
+        )
+
+
+def check_home(name: str, target: Any) -> None:
+    """Raise TargetError when `target`, which `name` imports, was defined in another module than `name` says."""
+    module = name.partition(":")[0]
+    home = getattr(target, "__module__", module)
+    if home != module:
+        raise TargetError(name, f"target {name!r} comes from {home!r}: allow it by its exact name")

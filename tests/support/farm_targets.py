@@ -78,6 +78,10 @@ def exit_with(code: Any) -> None:
     raise SystemExit(code)
 
 
+def time_out_by_itself() -> None:
+    raise TimeoutError("the socket timed out")
+
+
 def interrupt() -> None:
     raise KeyboardInterrupt("typed")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from urllib.parse import urlsplit
 from fuzzfarm_shared.errors import SettingsError, TargetError
 from fuzzfarm_shared.log import get_logger
 from fuzzfarm_shared.settings import WorkerHostSettings
-from fuzzfarm_shared.targets import import_target
+from fuzzfarm_shared.targets import check_home, import_target
 
 EVERYTHING = "*"
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -40,30 +41,31 @@ class AllowList:
 
     @classmethod
     def from_settings(cls, settings: WorkerHostSettings) -> AllowList:
-        """Return the lists of `settings`; on a server of this host, empty lists allow everything.
+        """Return the lists of `settings`; an empty one allows everything of its kind on a server of this host.
+
+        On a remote server it allows nothing of its kind, unless `insecure` is set.
 
         Raises:
             SettingsError: on a remote server without a signing key or without a list, unless `insecure` is set.
         """
-        lists = (settings.allow_targets, settings.allow_commands)
-        if not settings.insecure and not is_local(settings.redis_url):
-            if settings.signing_key is None:
+        trusting = settings.insecure or is_local(settings.redis_url)
+        if not trusting:
+            if not settings.signer.keys:
                 raise SettingsError(
                     "a worker on a remote server needs FUZZFARM_SIGNING_KEY, because whoever writes to the queue can "
                     "run code here: set the same key on every host, or say --insecure"
                 )
-            if not any(lists):
+            if not (settings.allow_targets or settings.allow_commands):
                 raise SettingsError(
                     "a worker on a remote server needs to know what it may run: name modules with --allow-target and "
                     "programs with --allow-command ('*' for all), or say --insecure"
                 )
-        if any(lists):
-            allowed = cls(settings.allow_targets, settings.allow_commands, settings.allow_roots or (EVERYTHING,))
-        else:
-            allowed = cls((EVERYTHING,), (EVERYTHING,), (EVERYTHING,))
-        if EVERYTHING in (*allowed._targets, *allowed._commands):
-            log.warning("this worker runs whatever it is sent", allow_targets=allowed._targets)
-        return allowed
+        by_default = (EVERYTHING,) if trusting else ()
+        targets = settings.allow_targets or by_default
+        commands = settings.allow_commands or by_default
+        if EVERYTHING in (*targets, *commands):
+            log.warning("this worker runs whatever it is sent", allow_targets=targets, allow_commands=commands)
+        return cls(targets, commands, settings.allow_roots or by_default)
 
     def check_target(self, name: str) -> None:
         """Raise NotAllowedError unless target `name` may be imported."""
@@ -75,19 +77,21 @@ class AllowList:
             name, f"target {name!r} is not allowed on this worker: add --allow-target {module} to its command line"
         )
 
+    def lists(self, name: str) -> bool:
+        """Return whether target `name` itself is on the list, so that it may come from any module."""
+        return name in self._targets or EVERYTHING in self._targets
+
     def load_target(self, name: str) -> Any:
         """Import and return target `name`.
 
         Raises:
             NotAllowedError: for one that is not allowed here.
-            TargetError: for one that cannot be imported.
+            TargetError: for one that cannot be imported, or comes from another module.
         """
         self.check_target(name)
         target = import_target(name)
-        module = name.partition(":")[0]
-        home = getattr(target, "__module__", module)
-        if home != module and name not in self._targets and EVERYTHING not in self._targets:
-            raise NotAllowedError(name, f"target {name!r} comes from {home!r}: allow it by its exact name")
+        if not self.lists(name):
+            check_home(name, target)
         return target
 
     def program(self, name: str) -> str:
@@ -101,7 +105,7 @@ class AllowList:
         if path is None:
             raise TargetError(name, f"there is no program {name!r} on this worker: install it, or give its full path")
         if EVERYTHING in self._commands or _resolved(path) in self._programs:
-            return path
+            return os.path.abspath(path)  # what was matched, whatever folder the job runs in
         raise NotAllowedError(
             name, f"program {name!r} is not allowed on this worker: add --allow-command {path} to its command line"
         )

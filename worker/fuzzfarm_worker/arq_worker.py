@@ -12,7 +12,7 @@ import asyncio
 from typing import Any
 
 from arq.connections import ArqRedis, RedisSettings
-from arq.worker import func
+from arq.worker import RetryJob, func
 from redis.asyncio.client import Pipeline
 from redis.asyncio.connection import ConnectionPool
 from redis.asyncio.retry import Retry
@@ -81,7 +81,8 @@ def redis_settings(settings: WorkerHostSettings) -> RedisSettings:
 
 async def _run_chunk(ctx: dict[str, Any]) -> None:
     host: WorkerHost = ctx["host"]
-    await host.run_attempt(ctx["job_id"])
+    if not await host.run_attempt(ctx["job_id"]):
+        raise RetryJob  # else arq deletes a job that has no lease yet, and no take-over would find its chunk
 
 
 async def _start(ctx: dict[str, Any]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import traceback
 
 from fuzzfarm_shared.outcomes import ErrorKind, OperationError
+from fuzzfarm_worker.executors.errors import OperationTimeoutError
 
 MAX_MESSAGE_CHARS = 10_000
 """Enough for an assertion with a large diff; an endless message costs every reader."""
@@ -32,9 +33,9 @@ def operation_error(exc: BaseException, attempt: int, worker: str) -> OperationE
         return OperationError(
             given.kind, given.type, given.message, given.traceback, given.signal, attempt=attempt, worker=worker
         )
-    kind = ErrorKind.TIMEOUT if isinstance(exc, TimeoutError) else ErrorKind.EXCEPTION
     return OperationError(
-        kind=kind,
+        # A TimeoutError of the target's own, of a socket for instance, is an exception as any other.
+        kind=ErrorKind.TIMEOUT if isinstance(exc, OperationTimeoutError) else ErrorKind.EXCEPTION,
         type=f"{type(exc).__module__}.{type(exc).__qualname__}".removeprefix("builtins."),
         message=clipped(_message(exc), MAX_MESSAGE_CHARS),
         traceback=clipped(_traceback(exc), MAX_TRACEBACK_CHARS),

@@ -67,7 +67,9 @@ class WorkerHost:
         """
         await check_server(self.server.client, self.settings)
         processes = await self._stack.enter_async_context(ProcessManager())
-        children = await self._stack.enter_async_context(FuzzChildren(self.settings.max_children))
+        children = await self._stack.enter_async_context(
+            FuzzChildren(self.settings.max_children, listed=self._allowed.lists)
+        )
         renewals = self._stack.enter_context(RenewalThread(self.settings, asyncio.get_running_loop()))
         self.station = Station(
             name=self.name,
@@ -95,22 +97,28 @@ class WorkerHost:
         await self.server.client.aclose()
         log.info("worker stopped", worker=self.name)
 
-    async def run_attempt(self, job_id: str) -> None:
-        """Claim the chunk of an arq job and do its work; raises only CancelledError, when the worker leaves."""
+    async def run_attempt(self, job_id: str) -> bool:
+        """Claim the chunk of an arq job and do its work; raises only CancelledError, when the worker leaves.
+
+        Returns False when nobody knows whether it was claimed, because the server did not say: the job has to stay.
+        """
         attempt_id = AttemptId.parse(job_id)
+        answered = False
         try:
             claim = await self.store.claim(attempt_id)
+            answered = True
             if isinstance(claim, Claim):
                 await self._run_claim(claim)
             elif isinstance(claim, Refused):
                 self.intake.pause(self.settings.share_after_s)
         except FuzzfarmError as exc:
-            log.error("a chunk was left to its lease", chunk=job_id, reason=str(exc))
+            log.error("a chunk was left to be taken over", chunk=job_id, reason=str(exc))
         except Exception:
             # The lease runs out and another worker goes on; after three such deaths the operation gets the error.
-            log.exception("a chunk was left to its lease", chunk=job_id)
+            log.exception("a chunk was left to be taken over", chunk=job_id)
         finally:
             self.intake.end(attempt_id)
+        return answered
 
     async def _run_claim(self, claim: Claim) -> None:
         self.intake.begin(claim.id, claim.lane)

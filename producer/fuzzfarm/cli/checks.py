@@ -157,7 +157,7 @@ def _encryption(scheme: str) -> Check:
 
 
 def _signing(settings: FarmSettings) -> Check:
-    if settings.signing_key is not None:
+    if settings.signer.keys:
         return Check("signing key", Verdict.OK, "set; every host must have the same")
     if is_local(settings.redis_url):
         return Check("signing key", Verdict.OK, "not set, and not needed while all workers are on this host")

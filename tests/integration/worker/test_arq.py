@@ -14,7 +14,7 @@ import arq.constants
 import pytest
 from arq import cli  # noqa: F401 - the stock command must be there
 from arq.connections import ArqRedis
-from arq.worker import Worker, create_worker, func, get_kwargs
+from arq.worker import RetryJob, Worker, create_worker, func, get_kwargs
 from ports import free_port
 from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
@@ -170,12 +170,15 @@ def test_the_end_of_a_job_deletes_only_keys_of_its_own_attempt(farm_settings: An
     asyncio.run(scenario())
 
 
-def test_a_cancelled_job_stays_in_its_set_and_ends_without_an_error(farm_settings: Any) -> None:
-    """`run_attempt` lets a cancellation out; arq takes it for "run again" and leaves our keys alone."""
+@pytest.mark.parametrize("raised", [asyncio.CancelledError, RetryJob])
+def test_a_cancelled_or_unclaimed_job_stays_in_its_set_and_ends_without_an_error(
+    farm_settings: Any, raised: type[BaseException]
+) -> None:
+    """`_run_chunk` lets these out; arq takes them for "run again" and leaves our keys alone."""
 
     async def scenario() -> None:
         async def run(_: dict[str, Any]) -> None:
-            raise asyncio.CancelledError
+            raise raised
 
         pool = pool_of(farm_settings)
         await add_job(pool, farm_settings, "batch/0@1-a", 1.0)
@@ -201,6 +204,12 @@ def test_create_worker_takes_settings_as_a_dict_and_knows_every_one_of_ours(host
         await worker.pool.aclose()
 
     asyncio.run(scenario())
+
+
+def test_a_job_whose_claim_has_no_answer_is_to_run_again(tmp_path: Path) -> None:
+    settings = worker_settings(WorkerHostSettings(redis_url=f"unix://{tmp_path}/nobody", reconnect_s=0.1))
+    with pytest.raises(RetryJob):
+        asyncio.run(settings["functions"][0].coroutine({**settings["ctx"], "job_id": "batch/0@1-a"}))
 
 
 def test_overrides_reach_arq(host_settings: WorkerHostSettings) -> None:
@@ -258,7 +267,7 @@ def test_an_idle_worker_sends_at_most_three_requests_a_second(start_worker: Any,
         stats: Any = client.info("commandstats")
         # Commands inside of scripts are counted too, but they are no requests.
         scripted = {"cmdstat_time", "cmdstat_zadd", "cmdstat_set", "cmdstat_zremrangebyscore", "cmdstat_expire"}
-        scripted |= {"cmdstat_zrangebyscore", "cmdstat_llen", "cmdstat_zcard", "cmdstat_info"}
+        scripted |= {"cmdstat_zrangebyscore", "cmdstat_llen", "cmdstat_zcard", "cmdstat_info", "cmdstat_get"}
         return sum(entry["calls"] for name, entry in stats.items() if name not in scripted)
 
     async def scenario() -> float:

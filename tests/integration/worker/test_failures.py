@@ -42,6 +42,7 @@ RAISED = {
     "raise_odd": ([], "farm_targets.OddBaseError", "odd"),
     "raise_group": ([], "ExceptionGroup", "several (2 sub-exceptions)"),
     "raise_stop_iteration": ([], "StopIteration", "stop"),
+    "time_out_by_itself": ([], "TimeoutError", "the socket timed out"),
     "fail": (["line 1\nline 2 \ud800 \x1b[31m"], "ValueError", "line 1\nline 2 \ud800 \x1b[31m"),
     "recurse": ([], "RecursionError", "maximum recursion depth exceeded"),
 }
@@ -114,6 +115,12 @@ def test_a_result_that_is_too_large_names_its_operation(shared_farm: Any) -> Non
     assert "'it': the result takes 2,000,005 bytes and the limit is 1,000,000: write it to a file" in error.message
 
 
+def test_a_result_that_is_too_large_for_a_child_says_so(shared_farm: Any) -> None:
+    error = error_of(shared_farm, call("large", 64 * 1024 * 1024, isolation="child"))
+    assert error.kind is ErrorKind.INVALID_RESULT
+    assert "bytes and a child may return 67,108,864: write it to a file" in error.message
+
+
 def test_many_large_results_are_recorded_in_several_segments(shared_farm: Any) -> None:
     async def scenario() -> None:
         async with Farm.connect(**shared_farm) as farm:
@@ -164,6 +171,17 @@ def test_a_child_that_kills_itself_costs_only_its_operation(shared_farm: Any) ->
     error = error_of(shared_farm, call("kill_self", isolation="child"))
     assert (error.kind, error.signal) == (ErrorKind.KILLED, "SIGKILL")
     assert "the child was ended by SIGKILL" in error.message
+
+
+def test_an_import_that_kills_costs_a_child_and_not_the_worker(shared_farm: Any) -> None:
+    async def scenario() -> None:
+        async with Farm.connect(**shared_farm) as farm:
+            before = {worker.pid for worker in await farm.workers()}
+            aggregate = await aggregate_of(shared_farm, call("deadly_import:f", isolation="child"))
+            assert aggregate.errors["it"].kind is ErrorKind.KILLED
+            assert {worker.pid for worker in await farm.workers()} == before
+
+    asyncio.run(scenario())
 
 
 def test_a_child_that_exits_without_an_answer_is_named(shared_farm: Any) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fuzzfarm import CallOperation, ErrorKind, Farm, OperationError, SubprocessJob
+from fuzzfarm import CallOperation, ErrorKind, Farm, FuzzOperation, OperationError, SubprocessJob
 
 WAIT_S = 30.0
 KEY, OTHER_KEY = "k" * 32, "o" * 32
@@ -97,7 +97,7 @@ def strict_farm(server_url: str, tmp_path_factory: pytest.TempPathFactory) -> An
             **os.environ,
             "FUZZFARM_REDIS_URL": server_url,
             "FUZZFARM_NAMESPACE": namespace,
-            "FUZZFARM_ALLOW_TARGETS": "farm_targets",
+            "FUZZFARM_ALLOW_TARGETS": "farm_targets,fuzz_inputs",
             "FUZZFARM_ALLOW_COMMANDS": "echo,pwd,env",
             "FUZZFARM_ALLOW_ROOTS": str(root),
             "SECRET_OF_THE_HOST": "hidden",
@@ -120,11 +120,43 @@ def strict_farm(server_url: str, tmp_path_factory: pytest.TempPathFactory) -> An
         ("farm_targets:asyncio.run", "comes from 'asyncio.runners'"),
     ],
 )
-def test_a_target_that_is_not_of_an_allowed_module_is_refused(strict_farm: Any, target: str, reason: str) -> None:
+@pytest.mark.parametrize("isolation", ["worker", "child"])
+def test_a_target_that_is_not_of_an_allowed_module_is_refused(
+    strict_farm: Any, target: str, reason: str, isolation: Any
+) -> None:
     settings, _ = strict_farm
-    error = error_of(settings, CallOperation(target=target))
+    error = error_of(settings, CallOperation(target=target, isolation=isolation))
     assert error.kind is ErrorKind.REJECTED
     assert reason in error.message
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"target": "farm_targets:os.system"}, "comes from 'posix': allow it by its exact name"),
+        (
+            {"target": "farm_targets:fuzz_small", "strategy": "farm_targets:os.getpid"},
+            "'farm_targets:os.getpid' comes from 'posix': allow it by its exact name",
+        ),
+    ],
+    ids=["target", "strategy"],
+)
+def test_what_is_fuzzed_must_be_of_an_allowed_module_too(strict_farm: Any, options: Any, reason: str) -> None:
+    settings, _ = strict_farm
+    error = error_of(settings, FuzzOperation(examples=10, **options))
+    assert error.kind is ErrorKind.REJECTED
+    assert reason in error.message
+
+
+def test_a_strategy_of_an_allowed_module_may_be_a_value(strict_farm: Any) -> None:
+    settings, _ = strict_farm
+
+    async def scenario() -> None:
+        async with Farm.connect(**settings) as farm:
+            fuzz = FuzzOperation(key="it", target="farm_targets:echo", strategy="fuzz_inputs:SMALL", examples=10)
+            assert (await (await farm.submit([fuzz])).wait(WAIT_S)).results["it"].examples == 10
+
+    asyncio.run(scenario())
 
 
 def test_a_program_on_no_list_is_refused_however_it_is_spelled(strict_farm: Any) -> None:

@@ -63,6 +63,8 @@ def test_what_is_given_wins_over_the_environment_and_none_does_not(monkeypatch: 
         ("namespace", ""),
         ("signing_key", "too short"),
         ("signing_key", f"{KEY},short"),
+        ("signing_key", ""),
+        ("signing_key", " , "),
         ("result_ttl_s", "1"),
         ("result_ttl_s", "soon"),
         ("max_concurrency", "0"),

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from fuzzfarm_shared.errors import SettingsError, TargetError
 from fuzzfarm_shared.settings import WorkerHostSettings
 from fuzzfarm_worker.allowlist import AllowList, NotAllowedError, is_local
+
+REMOTE = {"redis_url": "redis://example.org", "signing_key": "k" * 32}
 
 
 @pytest.mark.parametrize(
@@ -47,7 +51,7 @@ def test_nothing_of_a_refused_target_is_imported(tmp_path: Path, monkeypatch: py
 
 
 def test_a_name_from_another_module_is_allowed_only_exactly() -> None:
-    with pytest.raises(NotAllowedError, match="allow it by its exact name"):
+    with pytest.raises(TargetError, match="allow it by its exact name"):
         AllowList(["farm_targets"], [], []).load_target("farm_targets:borrowed_add")
     assert AllowList(["farm_targets:borrowed_add"], [], []).load_target("farm_targets:borrowed_add")(1, 2) == 3
 
@@ -63,6 +67,15 @@ def test_a_program_is_matched_where_its_links_lead(tmp_path: Path) -> None:
         AllowList([], ["echo"], []).program(str(tmp_path / "echo"))
     with pytest.raises(TargetError, match="no program 'nowhere-to-be-found'"):
         AllowList([], ["*"], []).program("nowhere-to-be-found")
+
+
+def test_the_program_that_was_matched_is_the_one_that_runs_in_any_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tool").write_text("#!/bin/sh\n")
+    (tmp_path / "tool").chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    assert AllowList([], ["./tool"], []).program("./tool") == str(tmp_path / "tool")
 
 
 def test_a_folder_is_matched_where_its_links_lead(tmp_path: Path) -> None:
@@ -96,9 +109,41 @@ def test_a_remote_worker_needs_a_key_and_a_list_unless_told_otherwise() -> None:
     remote = {"redis_url": "redis://example.org"}
     with pytest.raises(SettingsError, match="FUZZFARM_SIGNING_KEY"):
         AllowList.from_settings(WorkerHostSettings.load(**remote))
+    with pytest.raises(SettingsError, match="no key in it"):
+        AllowList.from_settings(WorkerHostSettings(**remote, signing_key=",", allow_targets="math"))
     with pytest.raises(SettingsError, match="--allow-target"):
         AllowList.from_settings(WorkerHostSettings.load(**remote, signing_key="k" * 32))
     listed = AllowList.from_settings(WorkerHostSettings.load(**remote, signing_key="k" * 32, allow_targets="math"))
     with pytest.raises(NotAllowedError):
         listed.check_target("os:getpid")
     AllowList.from_settings(WorkerHostSettings.load(**remote, insecure=True)).check_target("os:getpid")
+
+
+@pytest.mark.parametrize(
+    ("settings", "allowed"),
+    [
+        ({}, {"target", "command", "root"}),
+        ({"allow_targets": "math"}, {"command", "root"}),
+        ({"allow_commands": "ls"}, {"target", "root"}),
+        ({"allow_roots": "/srv"}, {"target", "command"}),
+        ({**REMOTE, "allow_targets": "*"}, {"target"}),
+        ({**REMOTE, "allow_commands": "*"}, {"command"}),
+        ({**REMOTE, "allow_targets": "*", "allow_roots": "*"}, {"target", "root"}),
+        ({**REMOTE, "insecure": True, "allow_targets": "math"}, {"command", "root"}),
+    ],
+)
+def test_an_empty_list_allows_all_of_its_kind_here_and_nothing_of_it_on_a_remote_server(
+    settings: dict[str, Any], allowed: set[str]
+) -> None:
+    lists = AllowList.from_settings(WorkerHostSettings.load(**settings))
+    asked: dict[str, Callable[[], object]] = {
+        "target": lambda: lists.check_target("os:getpid"),
+        "command": lambda: lists.program("sh"),
+        "root": lambda: lists.folder("/etc"),
+    }
+    for kind, ask in asked.items():
+        if kind in allowed:
+            ask()
+        else:
+            with pytest.raises(NotAllowedError):
+                ask()

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
+from typing import Any, TypeVar
 
 from fuzzfarm_shared.errors import CodecError, SignatureError
 from fuzzfarm_shared.log import get_logger
 from fuzzfarm_shared.outcomes import ErrorKind, OperationError
 from fuzzfarm_shared.payloads import Payload
 from fuzzfarm_shared.settling import open_payload, settled
-from fuzzfarm_shared.store import Claim, Commit, CommitReply
+from fuzzfarm_shared.store import Claim, Commit
 from fuzzfarm_worker.chunks.station import Station, Work
 from fuzzfarm_worker.renewal import Lease, LeaseEnd
 
+MOST_DEATHS = 3
+"""A chunk whose worker died so often: its first operation without an outcome is given up."""
+
+T = TypeVar("T")
 log = get_logger(__name__)
 
 
@@ -42,7 +47,7 @@ class Attempt:
         self.stopping = False
         self.lease = Lease(claim.id, self._on_lease_end)
         self._number = claim.commits
-        self._in_flight: asyncio.Task[CommitReply] | None = None
+        self._in_flight: asyncio.Task[Any] | None = None
         self._work: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
@@ -79,6 +84,7 @@ class Attempt:
         Raises:
             FencedError: when the chunk is no longer ours.
         """
+        await self._finish_in_flight()
         self._number += 1
         await self._send(
             Commit(
@@ -102,13 +108,15 @@ class Attempt:
         return len(self.done.within(self.claim.start, self.stop)) >= self.stop - self.claim.start
 
     async def hand_back_from(self, split: int) -> None:
-        """Let other workers have the units from `split` on, none of which was started.
+        """Let other workers have the units from `split` on, none of which was started. Cancellation lets it go on.
 
         Raises:
             FencedError: when the chunk is no longer ours.
         """
-        stop, self.stop = self.stop, split
-        if not await self.station.store.hand_back_rest(self.claim.id, self.done, self.claim.start, split, stop):
+        stop, self.stop = self.stop, split  # at once: nothing from here on may start while the server is asked
+        await self._finish_in_flight()
+        store = self.station.store
+        if not await self._ask(store.hand_back_rest(self.claim.id, self.done, self.claim.start, split, stop)):
             raise FencedError
 
     async def hand_back_all(self) -> None:
@@ -183,18 +191,25 @@ class Attempt:
         await asyncio.shield(asyncio.wait([work]))
 
     async def _send(self, commit: Commit) -> None:
-        await self._finish_in_flight()
-        self._in_flight = asyncio.create_task(self.station.store.commit(self.claim.id, commit))
-        reply = await asyncio.shield(self._in_flight)
+        reply = await self._ask(self.station.store.commit(self.claim.id, commit))
         if reply.fenced:
             raise FencedError
         if reply.cancelled and not commit.final:
             self.lease.end(LeaseEnd.CANCELLED)
 
+    async def _ask(self, request: Coroutine[Any, Any, T]) -> T:
+        """Return the server's reply; a cancelled caller leaves the request in flight."""
+        self._in_flight = asyncio.create_task(request)
+        return await asyncio.shield(self._in_flight)
+
     async def _finish_in_flight(self) -> None:
-        """Wait for a commit whose caller was cancelled: the next one counts on it."""
-        if self._in_flight is not None and not self._in_flight.done():
+        """Wait for a request whose caller was cancelled, and raise its error: `done` and `stop` count on its success.
+
+        After an error only the server knows what is done, so the chunk is left to its lease.
+        """
+        if self._in_flight is not None:
             await asyncio.wait([self._in_flight])
+            self._in_flight.result()
 
     def _on_lease_end(self, _: LeaseEnd) -> None:
         if self._work is not None:

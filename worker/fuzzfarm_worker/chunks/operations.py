@@ -11,7 +11,7 @@ from fuzzfarm_shared.log import get_logger
 from fuzzfarm_shared.outcomes import ErrorKind, OperationError
 from fuzzfarm_shared.payloads import Payload
 from fuzzfarm_shared.store.readings import outcome_context
-from fuzzfarm_worker.chunks.attempt import Attempt, FencedError
+from fuzzfarm_worker.chunks.attempt import MOST_DEATHS, Attempt, FencedError
 from fuzzfarm_worker.chunks.recorder import Recorder
 from fuzzfarm_worker.executors.kernel import Call
 from fuzzfarm_worker.failures import OperationFailedError
@@ -23,9 +23,6 @@ HANG_MARGIN_S = 5.0
 
 SIGN_OF_LIFE_S = 1.0
 """How often a chunk shows that the loop comes round, whatever the settings say of commits."""
-
-MOST_DEATHS = 3
-"""A chunk whose worker died so often: its first operation without an outcome is given up."""
 
 log = get_logger(__name__)
 

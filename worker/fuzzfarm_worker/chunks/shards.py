@@ -14,7 +14,7 @@ from fuzzfarm_shared.payloads import Payload
 from fuzzfarm_shared.segments import Segment, encode_segment
 from fuzzfarm_shared.store.readings import outcome_context, partial_context
 from fuzzfarm_shared.values import pack, unpack
-from fuzzfarm_worker.chunks.attempt import Attempt
+from fuzzfarm_worker.chunks.attempt import MOST_DEATHS, Attempt
 
 GUIDED_SHARE = 8
 """A shard takes this part of what is left, so that shards get shorter towards the end and all workers end together
@@ -28,6 +28,11 @@ LONG_S = 5.0
 
 LANE_EXAMPLES = 1 << 32
 """Indexes of one shard of a run that is bounded by time: more than it can get through."""
+
+MANY_DEATHS = (
+    f"{MOST_DEATHS} attempts at a part of this operation ended with their worker, or failed in it: it is given up"
+)
+"""What the error of such an operation says."""
 
 log = get_logger(__name__)
 
@@ -52,13 +57,20 @@ class ShardWork:
         if attempt.claim.given_up or (deadline_s is not None and deadline_s <= 0):
             await self._finish()
             return
+        if attempt.claim.deaths >= MOST_DEATHS:
+            await self._fail(ErrorKind.WORKER_LOST, MANY_DEATHS)
+            return
         await self._keep_a_share()
         try:
             await self._run_examples(deadline_s)
         except TargetError as exc:
             log.warning("a target was refused", chunk=str(attempt.claim.id), reason=str(exc))
             if await attempt.refuse():
-                await self._fail(OperationError(ErrorKind.REJECTED, "", str(exc), worker=attempt.station.name))
+                await self._fail(ErrorKind.REJECTED, str(exc))
+            return
+        except RuntimeError as exc:
+            log.warning("children of a target do not work", chunk=str(attempt.claim.id), reason=str(exc))
+            await self._fail(ErrorKind.KILLED, str(exc))
             return
         if attempt.stopping:
             await self.leave()
@@ -137,8 +149,9 @@ class ShardWork:
         """Commit the rest; what a time limit left out counts as done."""
         await self._commit(self._attempt.stop)
 
-    async def _fail(self, error: OperationError) -> None:
+    async def _fail(self, kind: ErrorKind, message: str) -> None:
         attempt = self._attempt
+        error = OperationError(kind, "", message, attempt=attempt.claim.attempt, worker=attempt.station.name)
         units, self._committed = attempt.stop - self._committed, attempt.stop
         attempt.done.add_all(range(attempt.claim.start, attempt.stop))
         await attempt.commit(self._sealed(pack(error)), units=units, partial=True, given_up=True)
@@ -158,6 +171,9 @@ class MergeWork:
     async def run(self) -> None:
         """Record the operation's outcome."""
         attempt, claim = self._attempt, self._attempt.claim
+        if claim.deaths >= MOST_DEATHS:
+            await attempt.settle(self._payload, ErrorKind.WORKER_LOST, MANY_DEATHS)
+            return
         context = partial_context(claim.id.batch, claim.submit_id, claim.payload)
         parts = [unpack(attempt.station.signer.open(envelope, context)) for envelope in claim.partials]
         error = next((part for part in parts if isinstance(part, OperationError)), None)

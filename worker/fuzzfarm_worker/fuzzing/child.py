@@ -49,6 +49,8 @@ class Child:
         from fuzzfarm_worker.fuzzing import generation, subject  # noqa: PLC0415  # inside the limits
 
         try:
+            for name in request["own"]:
+                subject.check_own(name)
             self._subject = subject.load(request["target"], request["strategy"])
         except TargetError as exc:
             return ["unusable", exc.target, " ".join(str(exc).split())]

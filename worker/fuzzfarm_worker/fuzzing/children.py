@@ -27,13 +27,18 @@ class FuzzChildren:
     """
 
     def __init__(
-        self, max_children: int = 2, *, start_child: Callable[[], Awaitable[Interpreter]] = start_child
+        self,
+        max_children: int = 2,
+        *,
+        start_child: Callable[[], Awaitable[Interpreter]] = start_child,
+        listed: Callable[[str], bool] = lambda _name: True,
     ) -> None:
         """Make an empty pool; children start when a shard needs them.
 
         Args:
             max_children: how many may live; further shards wait.
             start_child: where children come from.
+            listed: whether a target or strategy, by its name, may come from another module; every one may by default.
 
         Raises:
             ValueError: when `max_children` is below 1.
@@ -42,6 +47,7 @@ class FuzzChildren:
             raise ValueError("max_children must be at least 1")
         self._max_children = max_children
         self._start_child = start_child
+        self._listed = listed
         self._slots = asyncio.Semaphore(max_children)
         self._busy = 0
         self._idle: OrderedDict[Interpreter, Key] = OrderedDict()
@@ -130,7 +136,7 @@ class FuzzChildren:
         child = await self._start_child()
         self.started += 1
         try:
-            await child.load(*key)
+            await child.load(*key, own=[name for name in key[:2] if name is not None and not self._listed(name)])
         except BaseException:
             self.retire(child)
             raise

@@ -12,11 +12,13 @@ import re
 import signal
 import socket
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from fuzzfarm_shared.errors import TargetError
+from fuzzfarm_worker.environment import interpreter_environment
 from fuzzfarm_worker.fuzzing.child import DUMP_SIGNAL
 from fuzzfarm_worker.fuzzing.frames import Channel
 from fuzzfarm_worker.fuzzing.recorder import Cell, Recorder, open_memory
@@ -115,8 +117,14 @@ class Interpreter:
         self.channel.drain()  # a grandchild may hold the socket open, so there may be no end of it
         return True
 
-    async def load(self, target: str, strategy: str | None, memory_bytes: int | None) -> None:
+    async def load(self, target: str, strategy: str | None, memory_bytes: int | None, own: Sequence[str] = ()) -> None:
         """Import the target there.
+
+        Args:
+            target: its name.
+            strategy: the name of what draws its arguments, or None.
+            memory_bytes: address space of the child, or None for no limit.
+            own: those of the two names that must be defined in the module that they name.
 
         Raises:
             TargetError: when it cannot be fuzzed, or importing it ends or blocks the interpreter.
@@ -127,6 +135,7 @@ class Interpreter:
             "target": target,
             "strategy": strategy,
             "memory_bytes": memory_bytes,
+            "own": list(own),
             "path": [os.getcwd() if entry == "" else entry for entry in sys.path],
         }
         try:
@@ -243,15 +252,15 @@ def raise_if_broken(message: Any) -> Any:
     return message
 
 
-def child_environment() -> dict[str, str]:
-    """Return the environment of children: ours without what belongs to the farm, and with one hash seed for all.
+def fuzzing_environment() -> dict[str, str]:
+    """Return the environment of fuzzing children: that of other children, Hypothesis's own, and one hash seed for all.
 
     Hypothesis keeps its tables of characters in the user's cache, not in a folder of whatever directory we run in.
     """
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("FUZZFARM_")}
-    cache = kept.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    kept.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", f"{cache}/fuzzfarm/hypothesis")
-    return {**kept, "PYTHONHASHSEED": "0"}
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    hypothesis = {name: value for name, value in os.environ.items() if name.startswith("HYPOTHESIS_")}
+    hypothesis.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", f"{cache}/fuzzfarm/hypothesis")
+    return {**interpreter_environment(), **hypothesis, "PYTHONHASHSEED": "0"}
 
 
 async def start_child() -> Interpreter:
@@ -278,7 +287,7 @@ async def start_child() -> Interpreter:
             stderr=asyncio.subprocess.DEVNULL,
             pass_fds=inherited,
             start_new_session=True,
-            env=child_environment(),
+            env=fuzzing_environment(),
         )
         interpreter = Interpreter(process, Channel(ours), recorder, crashes)
         undo.pop_all()

@@ -16,7 +16,7 @@ from hypothesis.errors import HypothesisException
 from hypothesis.strategies import SearchStrategy, from_type
 
 from fuzzfarm_shared.errors import TargetError
-from fuzzfarm_shared.targets import import_target
+from fuzzfarm_shared.targets import check_home, import_target
 from fuzzfarm_worker.fuzzing.generation import (
     Drawn,
     Explicit,
@@ -96,6 +96,13 @@ class Subject:
             await awaitable
 
         self._loop.run(wait())
+
+
+def check_own(name: str) -> None:
+    """Raise TargetError unless what `name` imports is of its own module, or is a strategy, which is only a value."""
+    found = import_target(name)
+    if not isinstance(found, SearchStrategy):
+        check_home(name, found)
 
 
 def load(target: str, strategy: str | None) -> Subject:

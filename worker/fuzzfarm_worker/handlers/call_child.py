@@ -10,7 +10,7 @@ from typing import Any
 
 from fuzzfarm_shared.errors import FuzzfarmError, UnsupportedValueError
 from fuzzfarm_shared.outcomes import ErrorKind, OperationError
-from fuzzfarm_shared.targets import import_target
+from fuzzfarm_shared.targets import check_home, import_target
 from fuzzfarm_shared.values import pack, unpack
 from fuzzfarm_worker.failures import operation_error
 
@@ -26,8 +26,11 @@ def main() -> None:
 
 def _answer(request: bytes) -> bytes:
     try:
-        target, args, kwargs = unpack(request)
-        return pack([_result(import_target(target), args, kwargs)])
+        name, listed, args, kwargs = unpack(request)
+        target = import_target(name)
+        if not listed:
+            check_home(name, target)
+        return pack([_result(target, args, kwargs)])
     except UnsupportedValueError as exc:
         return pack(OperationError(ErrorKind.INVALID_RESULT, "", str(exc)))
     except FuzzfarmError as exc:

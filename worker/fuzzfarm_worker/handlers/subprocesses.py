@@ -7,11 +7,11 @@ from typing import Any
 
 from fuzzfarm_shared.operations import SubprocessJob
 from fuzzfarm_shared.outcomes import ErrorKind, OperationError, SubprocessResult
+from fuzzfarm_worker.environment import child_environment
 from fuzzfarm_worker.failures import OperationFailedError, clipped
 from fuzzfarm_worker.handlers.base import Handler, Tools
-from fuzzfarm_worker.handlers.calls import signal_name
-from fuzzfarm_worker.handlers.environment import child_environment
-from fuzzfarm_worker.processes import CommandResult, CommandSpec, GuardianLostError, Limits
+from fuzzfarm_worker.handlers.child import run_child, signal_name
+from fuzzfarm_worker.processes import CommandResult, CommandSpec, Limits
 
 ERROR_TAIL_CHARS = 2_000
 """How much of the error output the error of a failed job shows."""
@@ -52,12 +52,7 @@ class _Job:
             max_output_bytes=self._spec.max_output_bytes,
             limits=self._limits,
         )
-        try:
-            result = await self._processes.run(spec)
-        except GuardianLostError as exc:
-            raise OperationFailedError(OperationError(ErrorKind.WORKER_LOST, "GuardianLostError", str(exc))) from exc
-        if result.timed_out:
-            raise TimeoutError(f"{command[0]} took longer than {self._spec.timeout_s} s and was killed")
+        result = await run_child(self._processes, spec, command[0])
         if self._spec.check and result.exit_code != 0:
             raise OperationFailedError(_failure(command, result))
         return self._as_result(result)

@@ -59,7 +59,7 @@ def test_an_example_that_passes_now_is_fixed() -> None:
 def test_an_example_that_fails_now_and_then_is_flaky(tmp_path: Path) -> None:
     [finding] = run(operation("fails_above_a_thousand")).findings
     flaky = {**as_json(finding), "target": "fuzzing_subjects:sometimes"}
-    code, verdict = replay(flaky, "--runs", "4", FLIP_FILE=str(tmp_path / "flip"))
+    code, verdict = replay(flaky, "--runs", "4", TMPDIR=str(tmp_path))
     assert (code, verdict["verdict"], verdict["failures"], verdict["same"]) == (1, "flaky", 2, False)
 
 

@@ -219,7 +219,7 @@ def test_closing_kills_a_child_that_does_not_answer() -> None:
 
 
 def test_cancelling_kills_the_running_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PID_FILE", str(tmp_path / "pid"))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     seen = asyncio.Event
 
     async def main() -> int:
@@ -266,7 +266,7 @@ def test_a_hanging_child_dies_with_its_worker(tmp_path: Path) -> None:
         worker = await asyncio.create_subprocess_exec(
             *(sys.executable, "-c", RUN_FOR_EVER.format(folder=str(Path(__file__).parent))),
             stdout=asyncio.subprocess.PIPE,
-            env={**os.environ, "PID_FILE": str(file)},
+            env={**os.environ, "TMPDIR": str(tmp_path)},
         )
         assert worker.stdout is not None
         while not (file.exists() and file.read_text()):
@@ -304,8 +304,10 @@ def test_progress_is_told_while_a_target_is_imported() -> None:
     assert indices[-1] == 10
 
 
-def test_children_have_their_own_session_and_nothing_of_the_farm(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_children_have_their_own_session_and_only_harmless_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FUZZFARM_SIGNING_KEY", "secret")
+    monkeypatch.setenv("SECRET_OF_THE_HOST", "hidden")
+    monkeypatch.setenv("HYPOTHESIS_OF_THE_HOST", "passed on")
     assert run(operation("inspects_its_process"), 0, 10).findings == []
 
 

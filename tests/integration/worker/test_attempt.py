@@ -1,0 +1,177 @@
+"""Attempts that fail or are cut off: no unit is lost, and none is tried for ever."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from fuzzfarm import Batch, CallOperation, ErrorKind, Farm, FuzzOperation, OperationError
+from fuzzfarm_shared.errors import FarmUnreachableError
+from fuzzfarm_shared.keys import AttemptId
+from fuzzfarm_shared.operations import AnyOperation
+from fuzzfarm_shared.settings import WorkerHostSettings
+from fuzzfarm_shared.store import AttemptStore, Claim, CommitReply
+from fuzzfarm_worker.chunks import Attempt, work_of
+from fuzzfarm_worker.fuzzing import FuzzChildren
+from fuzzfarm_worker.fuzzing.interpreter import ChildLostError, Interpreter
+from fuzzfarm_worker.host import WorkerHost
+from fuzzfarm_worker.renewal import LeaseEnd
+
+WAIT_S = 30.0
+
+
+class HeldStore(AttemptStore):
+    """Holds back the first hand-back, and the first commit, until it is told to go on; that commit then fails."""
+
+    asked: asyncio.Event
+    go_on: asyncio.Event
+
+    async def hand_back_rest(self, *args: Any) -> bool:
+        if not self.go_on.is_set():
+            self.asked.set()
+            await self.go_on.wait()
+        return await super().hand_back_rest(*args)
+
+
+class FailingStore(HeldStore):
+    """Loses the server at the first commit."""
+
+    async def commit(self, *_: Any) -> CommitReply:
+        self.asked.set()
+        await self.go_on.wait()
+        raise FarmUnreachableError("unix://test", "no server answers")
+
+
+class Bench:
+    """A batch of one operation, and a worker without arq, whose attempts the test runs itself."""
+
+    def __init__(self, host: WorkerHost, batch: Batch) -> None:
+        self.host = host
+        self.batch = batch
+
+    async def waiting(self) -> list[str]:
+        return [raw.decode() for raw in await self.host.server.call("ZRANGE", self.host.settings.keys.queue, 0, -1)]
+
+    async def attempt(self) -> Attempt:
+        claim = await self.host.store.claim(AttemptId.parse((await self.waiting())[0]))
+        assert isinstance(claim, Claim)
+        return Attempt(self.host.station, claim, work_of)
+
+    async def die(self, times: int) -> None:
+        """Let holders of the waiting chunk die."""
+        dying = AttemptStore(self.host.server, "dying", lease_s=0.001)
+        for _ in range(times):
+            claim = await dying.claim(AttemptId.parse((await self.waiting())[0]))
+            assert isinstance(claim, Claim)
+            while not await self.waiting():
+                await dying.take_over(b"", 1.0)
+
+    async def error(self) -> OperationError:
+        return (await self.batch.wait(WAIT_S)).errors["0"]
+
+    async def run_all(self) -> None:
+        """Run what waits until nothing does."""
+        while waiting := await self.waiting():
+            await self.host.run_attempt(waiting[0])
+
+
+@asynccontextmanager
+async def bench(
+    settings: WorkerHostSettings, store: type[HeldStore], operations: list[AnyOperation]
+) -> AsyncIterator[tuple[Bench, Any]]:
+    host = WorkerHost(settings)
+    held = store(host.server, host.name, settings.lease_s)
+    held.asked, held.go_on = asyncio.Event(), asyncio.Event()
+    host.store = held
+    async with (
+        asyncio.timeout(WAIT_S),
+        Farm.connect(url=settings.redis_url, namespace=settings.namespace) as farm,
+    ):
+        await host.start()
+        try:
+            yield Bench(host, await farm.submit(operations)), held
+        finally:
+            await host.stop()
+
+
+def test_a_rest_whose_hand_back_met_a_cancellation_gets_its_outcome(host_settings: WorkerHostSettings) -> None:
+    operation = FuzzOperation(target="farm_targets:fuzz_small", examples=10_000)
+
+    async def scenario() -> None:
+        async with bench(host_settings, HeldStore, [operation]) as (farm, store):
+            attempt = await farm.attempt()
+            running = asyncio.create_task(attempt.run())
+            await store.asked.wait()
+            await farm.batch.cancel()
+            attempt.lease.end(LeaseEnd.CANCELLED)
+            store.go_on.set()
+            await running
+            await farm.run_all()
+            assert (await farm.batch.status()).pending == 0
+
+    asyncio.run(scenario())
+
+
+def test_units_of_a_commit_that_failed_after_its_caller_was_cancelled_are_not_handed_back_as_done(
+    host_settings: WorkerHostSettings,
+) -> None:
+    operations: list[AnyOperation] = [CallOperation(target="farm_targets:echo") for _ in range(3)]
+
+    async def scenario() -> None:
+        async with bench(host_settings, FailingStore, operations) as (farm, store):
+            attempt = await farm.attempt()
+            attempt.done.add_all(range(2))
+            committing = asyncio.create_task(attempt.commit(units=2, succeeded=2))
+            await store.asked.wait()
+            committing.cancel()
+            store.go_on.set()
+            with pytest.raises(FarmUnreachableError):
+                await attempt.hand_back_all()
+            with pytest.raises(asyncio.CancelledError):
+                await committing
+            assert await farm.waiting() == []  # left to its lease, with what the server knows
+
+    asyncio.run(scenario())
+
+
+async def lost_child() -> Interpreter:
+    raise ChildLostError("the child died")
+
+
+def test_a_fuzz_operation_whose_children_do_not_work_fails_at_once(host_settings: WorkerHostSettings) -> None:
+    operation = FuzzOperation(target="farm_targets:fuzz_small", examples=10_000)
+
+    async def scenario() -> None:
+        async with (
+            bench(host_settings, HeldStore, [operation]) as (farm, store),
+            FuzzChildren(start_child=lost_child) as children,
+        ):
+            store.go_on.set()
+            farm.host.station.children = children
+            await farm.run_all()
+            error = await farm.error()
+            assert (error.kind, error.message, error.attempt) == (ErrorKind.KILLED, "the child died", 1)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("chunk", ["shard", "merge"])
+def test_a_fuzz_operation_is_given_up_after_three_deaths(host_settings: WorkerHostSettings, chunk: str) -> None:
+    operation = FuzzOperation(target="farm_targets:fuzz_small", examples=10)
+
+    async def scenario() -> None:
+        async with bench(host_settings, HeldStore, [operation]) as (farm, store):
+            store.go_on.set()
+            if chunk == "merge":
+                await farm.host.run_attempt((await farm.waiting())[0])
+            await farm.die(3)
+            await farm.run_all()
+            error = await farm.error()
+            assert error.kind is ErrorKind.WORKER_LOST
+            assert "3 attempts" in error.message
+
+    asyncio.run(scenario())
