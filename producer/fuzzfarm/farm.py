@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Any, Self
@@ -10,7 +12,7 @@ from redis.asyncio import Redis
 
 from fuzzfarm.batch import Batch
 from fuzzfarm.embedded import EmbeddedHost
-from fuzzfarm.feed import Operations
+from fuzzfarm.feed import Operations, PayloadFeed
 from fuzzfarm.submission import Submission
 from fuzzfarm_shared.connection import check_server, connect
 from fuzzfarm_shared.errors import DuplicateKeyError
@@ -29,6 +31,7 @@ class Farm:
         self._host = host
         self._stack = AsyncExitStack()
         self._server_or_none: Server | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
 
     @classmethod
     def connect(cls, url: str | None = None, **settings: Any) -> Self:
@@ -78,6 +81,10 @@ class Farm:
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
         self._server_or_none = None
         await self._stack.aclose()
 
@@ -100,9 +107,7 @@ class Farm:
 
         Cancelling leaves the batch unfinished; submitting it again goes on behind what was accepted.
         """
-        batch = Batch(new_batch_key() if key is None else check_batch_key(key), self._server, self.settings.signer)
-        store = SubmissionStore(self._server)
-        submission = Submission(store, self.settings, batch.key, operations, wait=wait)
+        batch, submission = self.prepare(operations, key, wait=wait)
         try:
             await submission.run(may_exist=key is not None)
         except Exception as exc:
@@ -111,6 +116,20 @@ class Farm:
                 await batch.cancel()
             raise
         return batch
+
+    def prepare(
+        self, operations: Operations | PayloadFeed, key: str | None = None, *, wait: bool = True
+    ) -> tuple[Batch, Submission]:
+        """Return a batch and what submits it, for callers that read outcomes meanwhile; see `submit`."""
+        batch = Batch(new_batch_key() if key is None else check_batch_key(key), self._server, self.settings.signer)
+        return batch, Submission(SubmissionStore(self._server), self.settings, batch.key, operations, wait=wait)
+
+    def own(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Start a task that needs this farm; leaving the farm cancels it first, and waits for its end."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
 
     def batch(self, key: str) -> Batch:
         """Return the batch `key`, submitted by whomever; nothing is asked of the server yet.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import AsyncIterable, Iterable, Iterator
 from enum import Enum
@@ -37,8 +38,33 @@ _ITEMS = (CallOperation, SubprocessJob, FuzzOperation, CallGroup)
 """Made once: a union written in the check itself costs 0.5 us per operation."""
 
 
-class Feed:
-    """Reads operations into payload builders; a context manager, because async input is read by a task."""
+class PayloadFeed(ABC):
+    """What a submission reads its payloads from; a context manager."""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(  # noqa: B027 - most have nothing to close
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Stop reading."""
+
+    @abstractmethod
+    async def fill(self, builder: PayloadBuilder, limit: int, *, patient: bool = False) -> bool:
+        """Append up to `limit` operations, at least one unless the input ends; True at the known end of the input.
+
+        Args:
+            builder: takes the operations.
+            limit: how many it may take.
+            patient: wait until the payload is full.
+        """
+
+    def close(self) -> None:  # noqa: B027 - as above
+        """Say that no more is wanted: a `fill` that waits for input ends."""
+
+
+class Feed(PayloadFeed):
+    """Reads operations from any input; async input is read by a task."""
 
     def __init__(self, operations: Operations) -> None:
         self.source = operations
@@ -56,9 +82,6 @@ class Feed:
             raise InvalidOperationError(
                 f"submit takes an iterable of operations, not {type(operations).__name__}: put a single one into a list"
             )
-
-    async def __aenter__(self) -> Self:
-        return self
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None

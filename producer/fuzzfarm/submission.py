@@ -13,7 +13,7 @@ import time
 from collections.abc import AsyncIterable, Iterable, Iterator, Sized
 from typing import Any
 
-from fuzzfarm.feed import Feed, Operations, checked_item
+from fuzzfarm.feed import Feed, Operations, PayloadFeed, checked_item
 from fuzzfarm_shared.connection import backoff_s
 from fuzzfarm_shared.errors import (
     BatchConflictError,
@@ -53,18 +53,29 @@ class Submission:
     """One `submit` call."""
 
     def __init__(
-        self, store: SubmissionStore, settings: ProducerSettings, batch: str, operations: Operations, *, wait: bool
+        self,
+        store: SubmissionStore,
+        settings: ProducerSettings,
+        batch: str,
+        operations: Operations | PayloadFeed,
+        *,
+        wait: bool,
     ) -> None:
         self._store = store
         self._settings = settings
         self._batch = batch
-        self._feed = Feed(operations)
+        self._feed = operations if isinstance(operations, PayloadFeed) else Feed(operations)
+        self._sequence = operations if isinstance(operations, list | tuple) else None
         self._keys = KeyCheck(on_server=not isinstance(operations, list | tuple))
         self._wait = wait
         self._sizes = _payload_sizes(operations, settings.chunk_operations)
         self._submit_id = secrets.token_hex(8)
         self._index = 0
         self._position = 0
+        self.begun = asyncio.Event()
+        """Set when the batch is on the server, so that it can be read."""
+        self.cancelled = False
+        """Whether the batch was found cancelled before everything was submitted."""
 
     async def run(self, *, may_exist: bool) -> None:
         """Send everything and seal the batch.
@@ -72,8 +83,8 @@ class Submission:
         Args:
             may_exist: whether the server has to be asked for an earlier submit of this batch.
         """
-        if isinstance(self._feed.source, list | tuple):
-            self._keys.check_all(self._feed.source)
+        if self._sequence is not None:
+            self._keys.check_all(self._sequence)
         if may_exist and not await self._join():
             return
         async with self._feed:
@@ -107,6 +118,7 @@ class Submission:
             last = exhausted and place == len(parts) - 1
             accepted = await self._append(part, payload, seal=last)
             if accepted.cancelled:
+                self.cancelled = True
                 log.warning("the batch was cancelled while it was being submitted", batch=self._batch)
                 return True
         return exhausted
@@ -137,6 +149,7 @@ class Submission:
         if accepted.status == "conflict" or accepted.submit_id != self._submit_id:
             raise self._conflict(part.first)
         self._index += 1
+        self.begun.set()
         return accepted
 
     async def _wait_for_room(self, accepted: Accepted, tries: int) -> None:
@@ -153,6 +166,8 @@ class Submission:
         accepted = await self._store.seal(self._batch, self._submit_id, self._index)
         if accepted.status == "conflict":
             raise self._conflict(self._position)
+        self.cancelled = accepted.cancelled
+        self.begun.set()
 
     def _fitting(self, builder: PayloadBuilder) -> Iterator[tuple[PayloadBuilder, EncodedPayload]]:
         payload = self._encoded(builder)
@@ -243,7 +258,7 @@ def _units(operation: FuzzOperation) -> int:
     return ENDLESS if operation.examples is None else operation.examples
 
 
-def _payload_sizes(operations: Operations, most: int) -> Iterator[int]:
+def _payload_sizes(operations: Operations | PayloadFeed, most: int) -> Iterator[int]:
     """Yield how many operations each payload may hold."""
     items = operations.items if isinstance(operations, CallGroup) else operations
     if isinstance(items, Sized) and not isinstance(items, AsyncIterable):

@@ -16,6 +16,8 @@
     ├── CodecError (ValueError)               bytes that cannot be decoded
     │   └── SchemaVersionError                written by a newer fuzzfarm
     ├── UnsupportedValueError (TypeError)     a value that cannot travel
+    ├── RemoteError                           an operation of an executor failed on the farm
+    │   └── RemoteTimeoutError (TimeoutError) it did not end in time
     ├── SignatureError                        a payload whose signature is wrong or missing
     └── SettingsError (ValueError)            a setting that cannot work
 
@@ -23,6 +25,11 @@ Each message is one sentence that says what to do; what explains it is kept as a
 """
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from fuzzfarm_shared.outcomes import OperationError
 
 
 class FuzzfarmError(Exception):
@@ -194,6 +201,30 @@ class UnsupportedValueError(FuzzfarmError, TypeError):
 
 class SignatureError(FuzzfarmError):
     """A payload that is not signed, or not with a key that this side accepts; it is never executed."""
+
+
+class RemoteError(FuzzfarmError):
+    """An operation of an executor failed on the farm.
+
+    Its class there cannot be raised here: outcomes are data, and nothing is imported to read them. Look at
+    `error.type`. The traceback from the worker is a note of this error.
+
+    Attributes:
+        error: the recorded error: kind, type, message, traceback, worker.
+    """
+
+    def __init__(self, error: OperationError) -> None:
+        self.error = error
+        super().__init__(f"{error.type}: {error.message}" if error.type else error.message)
+        if error.traceback:
+            self.add_note(f"On worker {error.worker}:\n{error.traceback.rstrip()}")
+
+    def __reduce__(self) -> tuple[type[Self], tuple[OperationError]]:
+        return type(self), (self.error,)
+
+
+class RemoteTimeoutError(RemoteError, TimeoutError):
+    """An operation of an executor did not end within its timeout, or raised TimeoutError itself."""
 
 
 class SettingsError(FuzzfarmError, ValueError):

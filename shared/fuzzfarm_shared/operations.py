@@ -108,14 +108,12 @@ class CallOperation(Operation):
             retry_delay_s: seconds before the first retry.
             isolation: where the calls run.
         """
-        template = cls.model_validate(
-            {
-                "target": target,
-                "timeout_s": timeout_s,
-                "retries": retries,
-                "retry_delay_s": retry_delay_s,
-                "isolation": isolation,
-            }
+        template = cls(
+            target=target_name(target),
+            timeout_s=timeout_s,
+            retries=retries,
+            retry_delay_s=retry_delay_s,
+            isolation=isolation,
         )
         return CallGroup(template, items, star)
 

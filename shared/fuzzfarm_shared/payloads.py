@@ -81,6 +81,13 @@ class PayloadBuilder:
         self._left.extend(arguments)
         self._right.extend([None] * count)
 
+    def add_call(self, template: CallOperation, args: list[Any], kwargs: dict[str, Any] | None) -> None:
+        """Append one call with the options of `template`, without a model of its own."""
+        self.keys.append(None)
+        self._spec_of.append(self._spec(template))
+        self._left.append(args)
+        self._right.append(kwargs or None)
+
     def _spec(self, operation: AnyOperation) -> int:
         cls = type(operation)
         identity: Any = (cls, _READ_SHARED[cls](operation))

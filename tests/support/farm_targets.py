@@ -23,6 +23,12 @@ def fail(message: str) -> None:
     raise ValueError(message)
 
 
+def refuse_odd(number: int) -> int:
+    if number % 2:
+        raise ValueError(f"{number} is odd")
+    return number
+
+
 def unsendable(_: Any = None) -> object:
     return object()
 

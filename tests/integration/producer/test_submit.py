@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import resource
 import subprocess
 import sys
@@ -329,5 +330,26 @@ def test_two_batches_whose_keys_differ_only_in_a_suffix_do_not_touch_each_other(
             for key in ("nightly", "nightly:p", "nightly:c", "nightly:o", "nightly:s", "nightly:k", "nightly:m:0"):
                 batch = await farm.submit([echo(key)], key)
                 assert (await batch.status()).total == 1
+
+    asyncio.run(scenario())
+
+
+def test_cancelling_a_submit_of_endless_input_ends_it_at_once(shared_farm: Any, batch_key: str) -> None:
+    async def accepted(farm: Farm) -> int:
+        try:
+            return (await farm.batch(batch_key).status()).total
+        except BatchNotFoundError:
+            return 0
+
+    async def scenario() -> None:
+        async with Farm.connect(**shared_farm) as farm, asyncio.timeout(WAIT_S):
+            submit = asyncio.create_task(farm.submit((echo(n) for n in itertools.count()), batch_key))
+            while await accepted(farm) < 1_000:
+                await asyncio.sleep(0)
+            submit.cancel()
+            await asyncio.wait([submit])
+            assert submit.cancelled()
+            assert await accepted(farm) < 200_000
+            await farm.batch(batch_key).cancel()
 
     asyncio.run(scenario())

@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from fuzzfarm_shared.futures import AsyncFuture, ExecutorShutdownError, WaitStrategy, as_completed, wait
-from fuzzfarm_worker.executors.gates import Gates
+from fuzzfarm_shared.gates import Gates
 from fuzzfarm_worker.executors.kernel import Kernel
 from fuzzfarm_worker.executors.ordered import OrderedResults
 
@@ -49,7 +49,7 @@ class AsyncExecutor:
         self._queue = _Queue()
         self._futures: set[AsyncFuture[Any]] = set()
         self._canceller = self._cancel  # bound once, not for every future
-        self._gates = Gates(self._enqueue, lambda call, error: self._finish(call[0], False, error))
+        self._gates: Gates[Call] = Gates(self._enqueue, lambda call, error: self._finish(call[0], False, error))
         self._run: Run | None = None
         self._owner: asyncio.Task[None] | None = None
         self._maps: set[Run] = set()

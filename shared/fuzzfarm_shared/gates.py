@@ -1,19 +1,21 @@
-"""Operations that wait for a semaphore before they queue for a worker."""
+"""Calls that wait for a semaphore before they are queued or sent; the same for one process and for a farm."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from fuzzfarm_shared.futures import AsyncFuture
-    from fuzzfarm_worker.executors.calls import Call
+
+Call = TypeVar("Call", bound=tuple[Any, ...])
+"""Whatever an executor calls a call; its first entry is its future."""
 
 
-class Gates:
+class Gates(Generic[Call]):
     """One keeper task per semaphore in use, however many operations wait for it.
 
     Args:
@@ -27,6 +29,16 @@ class Gates:
         self._failed = failed
         self._waiting: dict[asyncio.Semaphore, OrderedDict[AsyncFuture[Any], Call]] = {}
         self._keepers: set[asyncio.Task[None]] = set()
+
+    @property
+    def keepers(self) -> tuple[asyncio.Task[None], ...]:
+        """The tasks that pass calls on; none when no call waits."""
+        return tuple(self._keepers)
+
+    @property
+    def empty(self) -> bool:
+        """Whether no call waits here."""
+        return not any(self._waiting.values())
 
     def pass_through(self, semaphore: asyncio.Semaphore, call: Call) -> None:
         """Pass the call on when the semaphore is free, in the order of submission."""
