@@ -8,7 +8,7 @@ from contextlib import suppress
 
 from fuzzfarm.farm import Farm
 from fuzzfarm.feed import PayloadFeed
-from fuzzfarm_shared.errors import BatchNotFoundError, FarmUnreachableError
+from fuzzfarm_shared.errors import BatchNotFoundError, FarmFullError, FarmUnreachableError
 from fuzzfarm_shared.log import get_logger
 from fuzzfarm_shared.segments import Segment
 
@@ -76,7 +76,7 @@ class Flow:
             with suppress(BatchNotFoundError):
                 async with asyncio.timeout(CANCEL_S):
                     await self._batch.cancel()
-        except (FarmUnreachableError, TimeoutError) as exc:
+        except (FarmUnreachableError, FarmFullError, TimeoutError) as exc:
             log.warning("a batch that is no longer wanted could not be cancelled", batch=self._batch.key, error=exc)
 
 
