@@ -33,6 +33,8 @@ HERE = Path(__file__).parent
 ARQ_JOBS = 2_000
 OPERATIONS = 100_000
 SPIN_LOOPS = 200_000
+SPINS = 500
+"""CPU-bound operations per worker, of 8 ms each: long enough that starting and ending do not decide."""
 
 
 class Bench:
@@ -317,7 +319,9 @@ def second_worker(bench: Bench, rounds: int) -> list[Row]:
             return operations / (time.perf_counter() - started)
 
     def bare(count: int) -> float:
-        code = f"import bench_targets,sys;sys.stdin.readline();[bench_targets.spin({SPIN_LOOPS}) for _ in range(150)]"
+        code = (
+            f"import bench_targets,sys;sys.stdin.readline();[bench_targets.spin({SPIN_LOOPS}) for _ in range({SPINS})]"
+        )
         processes = [
             subprocess.Popen([sys.executable, "-c", code], env=bench.environment, stdin=subprocess.PIPE)
             for _ in range(count)
@@ -330,12 +334,12 @@ def second_worker(bench: Bench, rounds: int) -> list[Row]:
             process.stdin.close()
         for process in processes:
             process.wait()
-        return 150 * count / (time.perf_counter() - started)
+        return SPINS * count / (time.perf_counter() - started)
 
     def ours(count: int) -> float:
         with bench.workers(count, max_concurrency="1"):
             asyncio.run(farm_spin(20 * count))
-            return asyncio.run(farm_spin(150 * count))
+            return asyncio.run(farm_spin(SPINS * count))
 
     two, bare_two, one, bare_one = interleaved(
         max(rounds, 9), lambda: ours(2), lambda: bare(2), lambda: ours(1), lambda: bare(1)
