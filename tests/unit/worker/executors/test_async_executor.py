@@ -11,28 +11,13 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import uvloop
 
 from fuzzfarm_shared.futures import ExecutorShutdownError, WaitStrategy
 from fuzzfarm_worker.executors.async_executor import AsyncExecutor
 from fuzzfarm_worker.executors.errors import OperationTimeoutError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
-
-LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
-    "asyncio": asyncio.new_event_loop,
-    "uvloop": uvloop.new_event_loop,
-}
-
-
-@pytest.fixture(params=LOOPS)
-def run(request: pytest.FixtureRequest) -> Callable[[Coroutine[Any, Any, Any]], Any]:
-    def run(main: Coroutine[Any, Any, Any]) -> Any:
-        with asyncio.Runner(loop_factory=LOOPS[request.param]) as runner:
-            return runner.run(asyncio.wait_for(main, 20))
-
-    return run
+    pass
 
 
 async def square(number: int) -> int:

@@ -13,28 +13,14 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import uvloop
+from event_loops import LOOPS
 from hypothesis import strategies as st
 
 from fuzzfarm_worker.executors.errors import OperationTimeoutError
 from fuzzfarm_worker.executors.fuzz_executor import AsyncFuzzExecutor
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
-
-LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
-    "asyncio": asyncio.new_event_loop,
-    "uvloop": uvloop.new_event_loop,
-}
-
-
-@pytest.fixture(params=LOOPS)
-def run(request: pytest.FixtureRequest) -> Callable[[Coroutine[Any, Any, Any]], Any]:
-    def run(main: Coroutine[Any, Any, Any]) -> Any:
-        with asyncio.Runner(loop_factory=LOOPS[request.param]) as runner:
-            return runner.run(asyncio.wait_for(main, 20))
-
-    return run
+    pass
 
 
 async def double(number: int) -> int:

@@ -13,28 +13,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import uvloop
+from event_loops import LOOPS
 
 from fuzzfarm_worker.executors import threads as threads_module
 from fuzzfarm_worker.executors.errors import OperationTimeoutError, ThreadsExhaustedError
 from fuzzfarm_worker.executors.kernel import Call, Kernel
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterator
-
-LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
-    "asyncio": asyncio.new_event_loop,
-    "uvloop": uvloop.new_event_loop,
-}
-
-
-@pytest.fixture(params=LOOPS)
-def run(request: pytest.FixtureRequest) -> Callable[[Coroutine[Any, Any, Any]], Any]:
-    def run(main: Coroutine[Any, Any, Any]) -> Any:
-        with asyncio.Runner(loop_factory=LOOPS[request.param]) as runner:
-            return runner.run(asyncio.wait_for(main, 30))
-
-    return run
+    from collections.abc import Callable, Iterator
 
 
 class Outcomes(dict[int, tuple[bool, Any, int]]):
@@ -555,8 +541,11 @@ def test_one_kernel_serves_one_event_loop_after_another() -> None:
 
 
 def test_idle_threads_end_when_the_kernel_is_closed_or_forgotten(run: Any) -> None:
+    others = set(threading.enumerate())  # earlier tests leave threads that hang for a while
+
     def sync_threads() -> list[threading.Thread]:
-        return [thread for thread in threading.enumerate() if thread.name.startswith("fuzzfarm-sync")]
+        new = set(threading.enumerate()) - others
+        return [thread for thread in new if thread.name.startswith("fuzzfarm-sync")]
 
     async def main(close: bool) -> None:
         kernel = Kernel(4)
