@@ -55,15 +55,22 @@ class AsyncFuture(Generic[T]):
 
     Args:
         canceller: asked by `cancel()` to stop the operation; it returns whether it will.
+        starter: called when somebody starts to wait; it may settle the future there and then. An executor takes it
+            away when the operation has started.
     """
 
-    __slots__ = ("__weakref__", "_callbacks", "_canceller", "_retrieved", "_state", "_value")
+    __slots__ = ("__weakref__", "_callbacks", "_canceller", "_retrieved", "_state", "_value", "starter")
 
-    def __init__(self, canceller: Callable[[AsyncFuture[Any]], bool] | None = None) -> None:
+    def __init__(
+        self,
+        canceller: Callable[[AsyncFuture[Any]], bool] | None = None,
+        starter: Callable[[], None] | None = None,
+    ) -> None:
         self._state = _PENDING
         self._value: Any = None
         self._callbacks: list[Callable[[AsyncFuture[T]], object]] | None = None
         self._canceller = canceller
+        self.starter = starter
         self._retrieved = False
 
     def done(self) -> bool:
@@ -101,6 +108,8 @@ class AsyncFuture(Generic[T]):
         return self._outcome()
 
     def __await__(self) -> Generator[Any, None, T]:
+        if self._state is _PENDING and self.starter is not None:
+            self.starter()
         if self._state is _PENDING:
             waiter = asyncio.get_running_loop().create_future()
             callback = _setter(waiter)
@@ -168,7 +177,7 @@ class AsyncFuture(Generic[T]):
             return
         self._state = state
         self._value = value
-        self._canceller = None
+        self._canceller = self.starter = None
         if self._callbacks is not None:
             callbacks, self._callbacks = self._callbacks, None
             for callback in callbacks:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
+from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from fuzzfarm_shared.futures import AsyncFuture, ExecutorShutdownError, WaitStrategy, as_completed, wait
 from fuzzfarm_shared.gates import Gates
+from fuzzfarm_worker.executors.first_steps import FirstSteps
 from fuzzfarm_worker.executors.kernel import Kernel
 from fuzzfarm_worker.executors.ordered import OrderedResults
 
@@ -48,9 +49,10 @@ class AsyncExecutor:
         self._kernel = Kernel(max_workers)
         self._queue = _Queue()
         self._futures: set[AsyncFuture[Any]] = set()
-        self._canceller = self._cancel  # bound once, not for every future
+        self._canceller, self._starter = self._cancel, self._start  # bound once, not for every future
         self._gates: Gates[Call] = Gates(self._enqueue, lambda call, error: self._finish(call[0], False, error))
         self._run: Run | None = None
+        self._first_steps: FirstSteps | None = None
         self._owner: asyncio.Task[None] | None = None
         self._maps: set[Run] = set()
         self._is_shut_down = False
@@ -76,7 +78,7 @@ class AsyncExecutor:
         run = self._run
         if run is None or run.finished.done() or run.loop is not asyncio.get_running_loop():
             run = self._open()
-        future: AsyncFuture[Any] = AsyncFuture(self._canceller)
+        future: AsyncFuture[Any] = AsyncFuture(self._canceller, self._starter)
         self._futures.add(future)
         # No empty dict: what a waiting call holds is what the garbage collector has to walk.
         call: Call = (future, fn, args, kwargs or None, None, retries, retry_delay)
@@ -192,6 +194,7 @@ class AsyncExecutor:
         if self._run is not None:  # the loop it belonged to was closed under it
             self._lose_everything()
         run = self._run = self._kernel.open(self._queue, self._finish, lasting=True)
+        self._first_steps = FirstSteps(run)
         self._owner = run.loop.create_task(run.completed())
         self._owner.add_done_callback(partial(self._owner_ended, run))
         return run
@@ -226,8 +229,13 @@ class AsyncExecutor:
         if self._run is not None and self._run.exhausted:
             self._run.wake()
 
+    def _start(self) -> None:
+        """Somebody waits: start what is queued, now."""
+        if self._first_steps is not None:
+            self._first_steps.take()
+
     def _cancel(self, future: AsyncFuture[Any]) -> bool:
-        if self._queue.remove(future) or self._gates.remove(future):
+        if self._gates.remove(future) or self._queue.remove(future):
             self._finish(future, False, asyncio.CancelledError())
             return True
         return self._run is not None and self._run.cancel(future)
@@ -262,32 +270,49 @@ class AsyncExecutor:
 
 
 class _Queue:
-    """Calls that wait for a worker: an iterator that ends when it is empty, and goes on later."""
+    """Calls that wait for a worker: an iterator that ends when it is empty, and goes on later.
+
+    A future keeps its starter as long as its call waits, so that one of many is cancelled without a search; its call
+    stays behind, to be skipped.
+    """
 
     def __init__(self) -> None:
-        # By future, so that cancelling one of many costs no search.
-        self._calls: OrderedDict[AsyncFuture[Any], Call] = OrderedDict()
+        self._calls: deque[Call] = deque()
+        self._skipped = 0
 
     def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> Call:
-        if not self._calls:
-            raise StopIteration
-        return self._calls.popitem(last=False)[1]
+        calls = self._calls
+        while calls:
+            call = calls.popleft()
+            if call[0].starter is not None:
+                call[0].starter = None
+                return call
+            self._skipped -= 1
+        raise StopIteration
 
     def append(self, call: Call) -> None:
         """Queue a call."""
-        self._calls[call[0]] = call
+        self._calls.append(call)
 
     def remove(self, future: AsyncFuture[Any]) -> bool:
         """Take a call out; False if it is not queued."""
-        return self._calls.pop(future, None) is not None
+        if future.starter is None:
+            return False
+        future.starter = None
+        self._skipped += 1
+        if self._skipped > len(self._calls) // 2:  # what they hold is let go; at a constant cost for each
+            self._calls = deque(call for call in self._calls if call[0].starter is not None)
+            self._skipped = 0
+        return True
 
     def clear(self) -> list[Call]:
         """Take every call out."""
-        calls = list(self._calls.values())
+        calls = [call for call in self._calls if call[0].starter is not None]
         self._calls.clear()
+        self._skipped = 0
         return calls
 
 

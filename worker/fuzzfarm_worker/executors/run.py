@@ -268,9 +268,10 @@ class Run:
         # A copy: context variables that an operation sets stay in its lane.
         lane.task = self.loop.create_task(lane.work(), context=self.context.copy())
         # A callback, not a `finally`: a task cancelled before its first step runs no code.
-        lane.task.add_done_callback(partial(self._lane_ended, lane))
+        lane.task.add_done_callback(partial(self.lane_ended, lane))
 
-    def _lane_ended(self, lane: Lane, task: asyncio.Task[None]) -> None:
+    def lane_ended(self, lane: Lane, task: asyncio.Task[None]) -> None:
+        """Take the slot of a lane whose task has ended."""
         error = None if task.cancelled() else task.exception()
         if lane.state is State.ABANDONED:
             return
