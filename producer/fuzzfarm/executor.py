@@ -13,10 +13,11 @@ from fuzzfarm.farm import Farm
 from fuzzfarm.feed import Feed
 from fuzzfarm.flow import Flow
 from fuzzfarm.gathering import CallQueue, Gathering, QueuedCall
-from fuzzfarm.ordered import OrderedResults, Window
+from fuzzfarm.ordered import CallWindow
 from fuzzfarm_shared.futures import AsyncFuture, ExecutorShutdownError, WaitStrategy, as_completed, wait
 from fuzzfarm_shared.gates import Gates
 from fuzzfarm_shared.operations import CallGroup
+from fuzzfarm_shared.ordered import OrderedResults
 from fuzzfarm_shared.segments import Segment
 
 T = TypeVar("T")
@@ -44,7 +45,7 @@ class FarmExecutor:
         self._canceller = self._cancel  # bound once, not for every future
         self._gathering: Gathering | None = None
         self._gatherings: dict[asyncio.Task[None], Gathering] = {}
-        self._windows: dict[asyncio.Task[None], Window] = {}
+        self._windows: dict[asyncio.Task[None], CallWindow] = {}
         self._owners: set[asyncio.Task[None]] = set()
         self._is_shut_down = False
 
@@ -133,7 +134,7 @@ class FarmExecutor:
             raise ValueError("prefetch must be at least 1")
         template = call_template(fn, timeout, retries, retry_delay)
         calls = CallGroup(template, zip(*iterables, strict=False), star=True)
-        return OrderedResults(Window(calls, size), self._iterate)
+        return OrderedResults(CallWindow(calls, size, self._iterate))
 
     def as_completed(
         self, futures: Iterable[AsyncFuture[T]], timeout: float | None = None
@@ -238,7 +239,7 @@ class FarmExecutor:
         if self._is_shut_down and self._gates.empty:
             self._queue.close()
 
-    def _iterate(self, window: Window) -> asyncio.Task[None]:
+    def _iterate(self, window: CallWindow) -> asyncio.Task[None]:
         self._refuse_after_shutdown()
         owner = self._own(_run_window(Flow(self._farm, window, window.deliver), window))
         self._windows[owner] = window
@@ -261,7 +262,7 @@ class FarmExecutor:
             raise ExecutorShutdownError("the executor has been shut down")
 
 
-async def _run_window(flow: Flow, window: Window) -> None:
+async def _run_window(flow: Flow, window: CallWindow) -> None:
     try:
         await flow.run()
     except Exception as exc:  # noqa: BLE001 - whoever waits for results raises it

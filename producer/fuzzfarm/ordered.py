@@ -1,11 +1,11 @@
-"""Results in the order of the input, through a bounded window, while lazy input is read and sent."""
+"""The window of `FarmExecutor.map_iter`: what is between being read and being handed out, sent meanwhile."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
 from itertools import islice
-from typing import Any, Generic, Self, TypeVar
+from typing import Any
 
 from fuzzfarm.delivery import exception_of, rows
 from fuzzfarm.feed import PayloadFeed
@@ -14,22 +14,23 @@ from fuzzfarm_shared.outcomes import OperationError
 from fuzzfarm_shared.payloads import PayloadBuilder
 from fuzzfarm_shared.segments import Segment
 
-T = TypeVar("T")
-
 CHUNKS_PER_WINDOW = 8
 """A window is sent in at least so many chunks: four for each of two workers, so that none waits for the consumer."""
 
 
-class Window(PayloadFeed):
-    """The part of the input that is between being read and being handed out.
+class CallWindow(PayloadFeed):
+    """A window over calls; see `fuzzfarm_shared.ordered.Window`.
 
     Args:
         calls: the input, read lazily.
         size: most calls in the window.
+        send: starts to send the calls of this window.
     """
 
-    def __init__(self, calls: CallGroup, size: int) -> None:
+    def __init__(self, calls: CallGroup, size: int, send: Callable[[CallWindow], asyncio.Task[None]]) -> None:
         self.closed = False
+        self._owner: asyncio.Task[None] | None = None
+        self._send = send
         self._calls = calls
         self._arguments = calls.arguments()
         self._size = size
@@ -69,6 +70,16 @@ class Window(PayloadFeed):
                 self._errors[position] = error
         self._tell()
 
+    def start(self) -> asyncio.Task[None]:
+        """Start to send."""
+        self._owner = self._send(self)
+        return self._owner
+
+    def stop(self) -> None:
+        """Cancel what is left on the farm."""
+        if self._owner is not None:
+            self._owner.cancel()
+
     def finish(self, end: BaseException) -> None:
         """Say that nothing more comes: what is here is handed out, then `end` is raised."""
         if self._end is None:
@@ -97,44 +108,3 @@ class Window(PayloadFeed):
     def _tell(self) -> None:
         if self._handed_out in self._values:
             self._arrived.set()
-
-
-class OrderedResults(Generic[T]):
-    """An async iterator over results in the order of the input; the first error ends it.
-
-    Nothing is sent before its first step. Leaving it early, by `break`, an error, `aclose()` or by dropping it, cancels
-    what is left on the farm.
-    """
-
-    def __init__(self, window: Window, start: Callable[[Window], asyncio.Task[None]]) -> None:
-        self._window = window
-        self._start = start
-        self._owner: asyncio.Task[None] | None = None
-        self._closed = False
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> T:
-        if self._closed:
-            raise StopAsyncIteration
-        if self._owner is None:
-            self._owner = self._start(self._window)
-        try:
-            value: T = await self._window.following()
-        except BaseException:
-            await self.aclose()
-            raise
-        return value
-
-    async def aclose(self) -> None:
-        """Cancel what is left and wait until it is gone."""
-        self._closed = True
-        if self._owner is not None:
-            self._owner.cancel()
-            await asyncio.wait([self._owner])
-
-    def __del__(self) -> None:
-        if self._owner is not None and not self._owner.done() and not self._owner.get_loop().is_closed():
-            # Whichever thread collects the garbage: cancelling belongs to the loop's.
-            self._owner.get_loop().call_soon_threadsafe(self._owner.cancel)

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from fuzzfarm_shared.futures import AsyncFuture, ExecutorShutdownError, WaitStrategy, as_completed, wait
 from fuzzfarm_shared.gates import Gates
+from fuzzfarm_shared.ordered import OrderedResults
 from fuzzfarm_worker.executors.first_steps import FirstSteps
 from fuzzfarm_worker.executors.kernel import Kernel
-from fuzzfarm_worker.executors.ordered import OrderedResults
+from fuzzfarm_worker.executors.ordered import CallWindow
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Iterator
@@ -143,7 +144,7 @@ class AsyncExecutor:
         if window < 1:
             raise ValueError("prefetch must be at least 1")
         calls = _calls(fn, iterables, (timeout, retries, retry_delay))
-        return OrderedResults(self._kernel, calls, window, self._map_started)
+        return OrderedResults(CallWindow(calls, window, self._open_map))
 
     def as_completed(
         self, futures: Iterable[AsyncFuture[T]], timeout: float | None = None
@@ -260,9 +261,11 @@ class AsyncExecutor:
         if self._run is not None and not self._run.finished.done():
             self._run.finished.set_result(None)
 
-    def _map_started(self, run: Run) -> None:
+    def _open_map(self, window: CallWindow) -> Run:
+        run = self._kernel.open(window, window.record, lasting=True)
         self._maps.add(run)
         run.finished.add_done_callback(lambda _: self._maps.discard(run))
+        return run
 
     def _refuse_after_shutdown(self) -> None:
         if self._is_shut_down:

@@ -1,29 +1,32 @@
-"""Results in the order of the input, through a bounded window."""
+"""The window of `AsyncExecutor.map_iter`: what is between being pulled and being handed out."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from fuzzfarm_worker.executors.calls import Call
-    from fuzzfarm_worker.executors.kernel import Kernel
     from fuzzfarm_worker.executors.run import Run
 
-T = TypeVar("T")
 
-
-class Window:
-    """The part of a lazy input that is between being pulled and being handed out, in order.
+class CallWindow:
+    """A window over calls; see `fuzzfarm_shared.ordered.Window`.
 
     It is the iterator of calls of a lasting run: it ends where the window is full, and the run
     is woken when half of the window has been handed out.
+
+    Args:
+        calls: pulled lazily.
+        size: most calls between being pulled and being handed out.
+        open_run: opens the run of this window.
     """
 
-    def __init__(self, calls: Iterator[Call], size: int) -> None:
-        self.run: Run | None = None
+    def __init__(self, calls: Iterator[Call], size: int, open_run: Callable[[CallWindow], Run]) -> None:
+        self._run: Run | None = None
+        self._open_run = open_run
         self._calls = calls
         self._size = size
         self._pulled = 0
@@ -53,86 +56,40 @@ class Window:
         if index == self._handed_out:
             self._tell()
 
-    async def following(self) -> tuple[bool, Any] | None:
-        """The next outcome in the order of the input, None after the last."""
-        assert self.run is not None  # noqa: S101 - for the type checkers: set before the first step
+    def start(self) -> asyncio.Task[None]:
+        """Open the run."""
+        run = self._run = self._open_run(self)
+        run.finished.add_done_callback(lambda _: self._tell())  # whoever waits has to see why
+        return run.loop.create_task(own(run))
+
+    async def following(self) -> Any:
+        """The next value in the order of the input, or its error; StopAsyncIteration after the last."""
+        run = self._run
+        assert run is not None  # noqa: S101 - for the type checkers: started before the first step
         while (outcome := self._outcomes.pop(self._handed_out, None)) is None:
-            if self.run.finished.done():
-                self.run.finished.result()
-                return None
+            if run.finished.done():
+                run.finished.result()
+                raise StopAsyncIteration
             if self._source_ended and self._handed_out == self._pulled:
-                return None
+                raise StopAsyncIteration
             self._waiter = asyncio.get_running_loop().create_future()
             await self._waiter
         self._handed_out += 1
-        if self.run.exhausted and not self._source_ended and self._pulled - self._handed_out <= self._size // 2:
-            self.run.wake()
-        return outcome
+        if run.exhausted and not self._source_ended and self._pulled - self._handed_out <= self._size // 2:
+            run.wake()
+        ok, value = outcome
+        if not ok:
+            raise value
+        return value
 
-    def ended(self, _run: asyncio.Future[None]) -> None:
-        """The run is over: whoever waits has to see why."""
-        self._tell()
+    def stop(self) -> None:
+        """Cancel what is left: the run and not its task, which runs no code when cancelled before its first step."""
+        if self._run is not None:
+            self._run.stop()
 
     def _tell(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
-
-
-class OrderedResults(Generic[T]):
-    """An async iterator over results in the order of the input; the first error ends it.
-
-    Nothing runs before its first step. Leaving it early, by `break`, an error, `aclose()` or
-    by dropping it, cancels what is left.
-    """
-
-    def __init__(self, kernel: Kernel, calls: Iterator[Call], window: int, started: Callable[[Run], None]) -> None:
-        self._kernel = kernel
-        self._window = Window(calls, window)
-        self._started = started
-        self._owner: asyncio.Task[None] | None = None
-        self._closed = False
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> T:
-        if self._closed:
-            raise StopAsyncIteration
-        if self._owner is None:
-            self._start()
-        try:
-            outcome = await self._window.following()
-        except BaseException:
-            await self.aclose()
-            raise
-        if outcome is not None and outcome[0]:
-            value: T = outcome[1]
-            return value
-        await self.aclose()
-        if outcome is None:
-            raise StopAsyncIteration
-        raise outcome[1]
-
-    async def aclose(self) -> None:
-        """Cancel what is left and wait until it is gone."""
-        self._closed = True
-        if self._owner is not None and self._window.run is not None:
-            # The run and not its owner: a task cancelled before its first step runs no code.
-            self._window.run.stop()
-            await asyncio.wait([self._owner])
-
-    def _start(self) -> None:
-        # The run knows the window and not this iterator, so that dropping it ends the run.
-        window = self._window
-        run = window.run = self._kernel.open(window, window.record, lasting=True)
-        run.finished.add_done_callback(window.ended)
-        self._started(run)
-        self._owner = run.loop.create_task(own(run))
-
-    def __del__(self) -> None:
-        run = self._window.run
-        if run is not None and not run.loop.is_closed():
-            run.stop()
 
 
 async def own(run: Run) -> None:
