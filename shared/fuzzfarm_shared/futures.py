@@ -42,6 +42,23 @@ class _State(Enum):
 # Looked up once per future and not by way of the enumeration, which costs three times as much.
 _PENDING = _State.PENDING
 _SUCCEEDED = _State.SUCCEEDED
+_FAILED = _State.FAILED
+
+
+class _Unretrieved:
+    """Logs the error of a future when both are dropped and nobody has retrieved it.
+
+    An object of its own, because a finalizer of every future would cost a tenth of a short operation.
+    """
+
+    __slots__ = ("error",)
+
+    def __init__(self, error: BaseException) -> None:
+        self.error: BaseException | None = error
+
+    def __del__(self) -> None:
+        if self.error is not None:
+            logger.error("the error of an operation was never retrieved", exc_info=self.error)
 
 
 class AsyncFuture(Generic[T]):
@@ -59,7 +76,11 @@ class AsyncFuture(Generic[T]):
             away when the operation has started.
     """
 
-    __slots__ = ("__weakref__", "_callbacks", "_canceller", "_retrieved", "_state", "_value", "starter")
+    __slots__ = ("__weakref__", "_callbacks", "_canceller", "_state", "_unretrieved", "_value", "starter")
+
+    # Of a settled future only.
+    _value: Any
+    _unretrieved: _Unretrieved | None
 
     def __init__(
         self,
@@ -67,11 +88,9 @@ class AsyncFuture(Generic[T]):
         starter: Callable[[], None] | None = None,
     ) -> None:
         self._state = _PENDING
-        self._value: Any = None
         self._callbacks: list[Callable[[AsyncFuture[T]], object]] | None = None
         self._canceller = canceller
         self.starter = starter
-        self._retrieved = False
 
     def done(self) -> bool:
         """Whether there is an outcome, or the future was cancelled."""
@@ -86,12 +105,16 @@ class AsyncFuture(Generic[T]):
 
         A cancelled future answers with a CancelledError; nothing is raised here.
         """
-        self._retrieved = True
-        return None if self._state in {_PENDING, _SUCCEEDED} else self._value
+        if self._state is _PENDING or self._state is _SUCCEEDED:
+            return None
+        if self._unretrieved is not None:
+            self._unretrieved.error = None
+        error: BaseException = self._value
+        return error
 
     def failed(self) -> bool:
         """Whether the operation raised an error; this does not count as retrieving it."""
-        return self._state is _State.FAILED
+        return self._state is _FAILED
 
     async def result(self, timeout: float | None = None) -> T:
         """Wait for the outcome: return the value, or raise the error of the operation.
@@ -99,6 +122,8 @@ class AsyncFuture(Generic[T]):
         After `timeout` seconds it raises TimeoutError and leaves the operation running: wait
         again, or `cancel()` it. Raises CancelledError if the future was cancelled.
         """
+        if self._state is _PENDING and self.starter is not None:
+            self.starter()
         if self._state is _PENDING:
             if timeout is None:
                 return await self
@@ -158,7 +183,7 @@ class AsyncFuture(Generic[T]):
 
     def set_exception(self, error: BaseException) -> None:
         """Settle the future with the operation's error, or as cancelled by a CancelledError."""
-        self._settle(_State.CANCELLED if isinstance(error, asyncio.CancelledError) else _State.FAILED, error)
+        self._settle(_State.CANCELLED if isinstance(error, asyncio.CancelledError) else _FAILED, error)
 
     def set_cancelled(self) -> None:
         """Settle the future as cancelled."""
@@ -167,16 +192,12 @@ class AsyncFuture(Generic[T]):
     def __repr__(self) -> str:
         return f"<AsyncFuture {self._state.value}>"
 
-    def __del__(self) -> None:
-        if self._state is _State.FAILED and not self._retrieved:
-            error = self._value
-            logger.error("the error of an operation was never retrieved", exc_info=error)
-
     def _settle(self, state: _State, value: Any) -> None:
         if self._state is not _PENDING:
             return
         self._state = state
         self._value = value
+        self._unretrieved = _Unretrieved(value) if state is _FAILED else None
         self._canceller = self.starter = None
         if self._callbacks is not None:
             callbacks, self._callbacks = self._callbacks, None
@@ -191,10 +212,11 @@ class AsyncFuture(Generic[T]):
             logger.exception("a done callback of an operation failed")
 
     def _outcome(self) -> T:
-        self._retrieved = True
         if self._state is _SUCCEEDED:
             value: T = self._value
             return value
+        if self._unretrieved is not None:
+            self._unretrieved.error = None
         try:
             raise self._value
         finally:

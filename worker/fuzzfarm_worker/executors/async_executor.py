@@ -75,9 +75,10 @@ class AsyncExecutor:
         With a `semaphore` it waits for that first, holding no worker, and releases it at its
         end. Raises ExecutorShutdownError after shutdown.
         """
-        self._refuse_after_shutdown()
+        if self._is_shut_down:
+            self._refuse_after_shutdown()
         run = self._run
-        if run is None or run.finished.done() or run.loop is not asyncio.get_running_loop():
+        if run is None or run.finished.done() or not run.is_here():
             run = self._open()
         future: AsyncFuture[Any] = AsyncFuture(self._canceller, self._starter)
         self._futures.add(future)
@@ -86,7 +87,7 @@ class AsyncExecutor:
         if semaphore is not None:
             self._gates.pass_through(semaphore, call)
         else:
-            self._queue.append(call)
+            self._queue.calls.append(call)
             if run.exhausted:
                 run.wake()
         return future
@@ -214,7 +215,15 @@ class AsyncExecutor:
         for future in tuple(self._futures):
             self._finish(future, False, asyncio.CancelledError())
 
-    def _finish(self, future: AsyncFuture[Any], ok: bool, value: Any, *_: Any) -> None:
+    def _finish(
+        self,
+        future: AsyncFuture[Any],
+        ok: bool,
+        value: Any,
+        _attempt: int = 1,
+        _started: float = 0.0,
+        _duration_s: float = 0.0,
+    ) -> None:
         self._futures.discard(future)
         if ok:
             future.set_result(value)
@@ -226,7 +235,7 @@ class AsyncExecutor:
                 self._no_futures.set_result(None)
 
     def _enqueue(self, call: Call) -> None:
-        self._queue.append(call)
+        self._queue.calls.append(call)
         if self._run is not None and self._run.exhausted:
             self._run.wake()
 
@@ -280,14 +289,14 @@ class _Queue:
     """
 
     def __init__(self) -> None:
-        self._calls: deque[Call] = deque()
+        self.calls: deque[Call] = deque()
         self._skipped = 0
 
     def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> Call:
-        calls = self._calls
+        calls = self.calls
         while calls:
             call = calls.popleft()
             if call[0].starter is not None:
@@ -296,27 +305,26 @@ class _Queue:
             self._skipped -= 1
         raise StopIteration
 
-    def append(self, call: Call) -> None:
-        """Queue a call."""
-        self._calls.append(call)
-
     def remove(self, future: AsyncFuture[Any]) -> bool:
         """Take a call out; False if it is not queued."""
         if future.starter is None:
             return False
         future.starter = None
         self._skipped += 1
-        if self._skipped > len(self._calls) // 2:  # what they hold is let go; at a constant cost for each
-            self._calls = deque(call for call in self._calls if call[0].starter is not None)
+        if self._skipped > len(self.calls) // 2:  # what they hold is let go; at a constant cost for each
+            self.calls = deque(self._waiting())
             self._skipped = 0
         return True
 
     def clear(self) -> list[Call]:
         """Take every call out."""
-        calls = [call for call in self._calls if call[0].starter is not None]
-        self._calls.clear()
+        calls = self._waiting()
+        self.calls.clear()
         self._skipped = 0
         return calls
+
+    def _waiting(self) -> list[Call]:
+        return [call for call in self.calls if call[0].starter is not None]
 
 
 def _calls(

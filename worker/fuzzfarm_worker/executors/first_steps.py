@@ -39,27 +39,28 @@ class FirstSteps:
 
     def take(self) -> None:
         """Run what is queued until something suspends, the slots or the turn are used up; else leave it to lanes."""
-        waiter = asyncio.current_task(self._run.loop)
+        run = self._run
+        waiter = asyncio.current_task(run.loop)
         # An error that the waiter handles would become the context of an operation's error.
-        if waiter is None or self._stepping or self._run.stopped or self._run.ready or sys.exception() is not None:
+        if waiter is None or self._stepping or run.stopped or run.ready or sys.exception() is not None:
             return
         spare = self._spare
         if spare is None or spare.ended:
-            self._spare = SpareLane(self._run)
-        elif spare.parked and monotonic() < self._run.kernel.turns.until and self._run.kernel.slots.take(self._run):
+            self._spare = SpareLane(run)
+        elif spare.parked and (now := monotonic()) < run.kernel.turns.until and run.kernel.slots.take(run):
             self._stepping = True
             try:
-                keeps_slot = self._take_in_slot(spare, waiter)
+                keeps_slot = self._take_in_slot(spare, waiter, now)
             finally:
                 self._stepping = False
             if not keeps_slot:
-                self._run.give_slot()
+                run.give_slot()
 
     def _close(self, _finished: asyncio.Future[None]) -> None:
         if self._spare is not None:
             self._spare.close()
 
-    def _take_in_slot(self, spare: SpareLane, waiter: asyncio.Task[Any]) -> bool:
+    def _take_in_slot(self, spare: SpareLane, waiter: asyncio.Task[Any], now: float) -> bool:
         """Return whether an operation was begun that goes on in the slot."""
         run, until = self._run, self._run.kernel.turns.until
         while (call := run.pull()) is not None:
@@ -67,12 +68,14 @@ class FirstSteps:
                 run.ready.append(Pulled(call, 1))
                 run.arm_growth()
                 return False
-            if spare.begin(call, waiter):
+            ended = spare.begin(call, waiter, now)
+            if ended is None:
                 return True
+            now = ended
             if spare.is_marked():
                 spare.close()
                 return False
-            if run.ready or run.must_yield() or run.stopped or monotonic() >= until:
+            if run.ready or now >= until or run.must_yield() or run.stopped:
                 return False
         return False
 
@@ -103,29 +106,31 @@ class SpareLane(Lane):
         """Whether an operation left something behind: a context variable, or a cancellation."""
         return self._context != self._clean or self._task.cancelling() > 0
 
-    def begin(self, call: Call, waiter: asyncio.Task[Any]) -> bool:
-        """Run an operation up to its first suspension; True when it has one, and goes on in the slot of the caller."""
-        self.call, self.started = call, monotonic()
+    def begin(self, call: Call, waiter: asyncio.Task[Any], started: float) -> float | None:
+        """Run an operation up to its first suspension.
+
+        Returns when that was (time.monotonic); None when it has suspended, and goes on in the slot of the caller.
+        """
+        self.call, self.started = call, started
         try:
             coroutine = self._coroutine(call)
         except BaseException as exc:  # noqa: BLE001 - SystemExit and CancelledError are the operation's error too
-            self._conclude(call, False, exc, monotonic())
-            return False
+            return self._fail(call, exc)
         if type(coroutine) is not CoroutineType:  # a lane waits for it; no step of it can be taken by hand
-            self.run.ready.append(Pulled(call, 1, coroutine, self.started))
+            self.run.ready.append(Pulled(call, 1, coroutine, started))
             self.run.arm_growth()
-            return False
+            return monotonic()
         try:
             suspended_on = self._step(coroutine, waiter)
-        except StopIteration as exc:
-            self.run.conclude(call, 1, True, exc.value, started=self.started, duration_s=monotonic() - self.started)
+        except StopIteration as returned:
+            now = monotonic()
+            self.run.record(call[0], True, returned.value, 1, started, now - started)
+            self.call = None  # a task that waits keeps nothing alive
+            return now
         except BaseException as exc:  # noqa: BLE001 - as above
-            self._conclude(call, False, exc, monotonic())
-        else:
-            self._go_on(_Rest(coroutine, suspended_on))
-            return True
-        self.call = None  # a task that waits keeps nothing alive
-        return False
+            return self._fail(call, exc)
+        self._go_on(_Rest(coroutine, suspended_on))
+        return None
 
     def close(self) -> None:
         """End the task if it waits for an operation; one that it has goes on to its end."""
@@ -172,6 +177,12 @@ class SpareLane(Lane):
         self.run.give_slot()
         self.run.settle()
         return True
+
+    def _fail(self, call: Call, error: BaseException) -> float:
+        now = monotonic()
+        self._conclude(call, False, error, now)
+        self.call = None
+        return now
 
     def _conclude(self, call: Call, ok: bool, value: Any, now: float) -> bool:
         if not ok and value.__traceback__ is not None:  # two of its frames are ours

@@ -8,6 +8,7 @@ import itertools
 from collections import deque
 from contextvars import copy_context
 from functools import partial
+from threading import get_ident
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +49,7 @@ class Run:
     ) -> None:
         self.kernel = kernel
         self.loop = asyncio.get_running_loop()
+        self._thread = get_ident()
         self.context = copy_context()
         self.calls = calls
         self.record = record
@@ -72,6 +74,10 @@ class Run:
     def running(self) -> int:
         """How many operations run now."""
         return len(self.lanes) - self.idle + self.crew.running
+
+    def is_here(self) -> bool:
+        """Whether its event loop is the one that runs in this thread; half the price of asking asyncio for that."""
+        return self._thread == get_ident() and self.loop.is_running()
 
     @property
     def backed_up(self) -> bool:

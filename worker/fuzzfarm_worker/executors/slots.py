@@ -63,7 +63,7 @@ class Slots:
             following = self.hungry[0] if self.hungry else self._greedy[0]
             self._unqueue(following)
             following.offered()
-        if self.held < self.limit:
+        if self._watchers and self.held < self.limit:
             self._tell_watchers()
 
     def must_yield(self, claimant: Claimant) -> bool:
