@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, TypedDict, Unpack
 
 from pydantic import (
     BaseModel,
@@ -31,11 +31,20 @@ MAX_TIMEOUT_S = 30 * 86_400.0
 """Longest limit of one try: a month, so that a typing error is caught."""
 
 DEFAULT_TIMEOUT_S = 30.0
+DEFAULT_RETRY_DELAY_S = 1.0
+MAX_RETRIES = 1_000
+MAX_RETRY_DELAY_S = 86_400.0
 DEFAULT_OUTPUT_BYTES = 10_000_000
+
+MIN_MEMORY_BYTES = 64_000_000
+"""Least address space of a child that is an interpreter."""
 
 OperationKey = Annotated[str, StringConstraints(min_length=1, max_length=MAX_KEY_CHARS)]
 # A plain validator that remembers names takes half the time of a pattern behind a Python function, per operation.
 TargetName = Annotated[str, PlainValidator(target_name)]
+LEFT_TO_WORKER = ("timeout_s", "retries", "retry_delay_s")
+"""Fields that the settings of the worker decide where an operation was made without them, but a fuzz operation."""
+
 TimeoutSeconds = Annotated[float, Field(gt=0, le=MAX_TIMEOUT_S, allow_inf_nan=False)]
 
 
@@ -58,8 +67,13 @@ class Operation(BaseModel):
     timeout_s: TimeoutSeconds | None = Field(
         default=DEFAULT_TIMEOUT_S, description="Seconds for one try; None: no limit."
     )
-    retries: int = Field(default=0, ge=0, le=1_000, description="Further tries after a failure.")
-    retry_delay_s: float = Field(default=1.0, ge=0, le=86_400, description="Seconds before the first retry; doubles.")
+    retries: int = Field(default=0, ge=0, le=MAX_RETRIES, description="Further tries after a failure.")
+    retry_delay_s: float = Field(
+        default=DEFAULT_RETRY_DELAY_S,
+        ge=0,
+        le=MAX_RETRY_DELAY_S,
+        description="Seconds before the first retry; doubles.",
+    )
 
     if not TYPE_CHECKING:  # type checkers see the signature that the fields make
 
@@ -68,6 +82,16 @@ class Operation(BaseModel):
                 super().__init__(**fields)
             except ValidationError as exc:
                 raise _first_error(type(self).__name__, exc) from exc
+
+
+class CallOptions(TypedDict, total=False):
+    """The fields of a call that the calls of a group share, but its target."""
+
+    timeout_s: float | None
+    retries: int
+    retry_delay_s: float
+    isolation: Literal["worker", "child"]
+    memory_bytes: int | None
 
 
 class CallOperation(Operation):
@@ -84,6 +108,13 @@ class CallOperation(Operation):
     args: list[Any] = Field(default_factory=list, description="Positional arguments.")
     kwargs: dict[str, Any] = Field(default_factory=dict, description="Keyword arguments.")
     isolation: Literal["worker", "child"] = Field(default="worker", description="Where it runs.")
+    memory_bytes: int | None = Field(default=None, ge=MIN_MEMORY_BYTES, description="Address space of the child.")
+
+    @model_validator(mode="after")
+    def _refuse_limits_of_the_worker(self) -> Self:
+        if self.memory_bytes is not None and self.isolation != "child":
+            raise ValueError("memory_bytes is a limit of a child: add isolation='child', or leave it out")
+        return self
 
     @classmethod
     def many(
@@ -92,10 +123,7 @@ class CallOperation(Operation):
         items: Iterable[Any],
         *,
         star: bool = False,
-        timeout_s: float | None = DEFAULT_TIMEOUT_S,
-        retries: int = 0,
-        retry_delay_s: float = 1.0,
-        isolation: Literal["worker", "child"] = "worker",
+        **options: Unpack[CallOptions],
     ) -> CallGroup:
         """Return a group that calls `target` once for each item, keyed by position.
 
@@ -103,19 +131,9 @@ class CallOperation(Operation):
             target: as for a single operation.
             items: any iterable, read lazily; each item is the one argument of a call.
             star: take each item as the sequence of all positional arguments of its call.
-            timeout_s: seconds for one try of each call.
-            retries: further tries of each call.
-            retry_delay_s: seconds before the first retry.
-            isolation: where the calls run.
+            options: fields of the operation that hold for each call.
         """
-        template = cls(
-            target=target_name(target),
-            timeout_s=timeout_s,
-            retries=retries,
-            retry_delay_s=retry_delay_s,
-            isolation=isolation,
-        )
-        return CallGroup(template, items, star)
+        return CallGroup(cls(target=target_name(target), **options), items, star)
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +207,7 @@ class FuzzOperation(Operation):
     time_s: TimeoutSeconds | None = Field(default=None, description="How long to run, instead of `examples`.")
     seed: int = Field(default=0, ge=0, lt=2**63, description="Addresses the examples together with their index.")
     example_timeout_s: TimeoutSeconds = Field(default=1.0, description="Seconds for one example.")
-    memory_bytes: int | None = Field(default=None, ge=64_000_000, description="Address space of the child.")
+    memory_bytes: int | None = Field(default=None, ge=MIN_MEMORY_BYTES, description="Address space of the child.")
     isolation: Literal["child"] = Field(default="child", description="Targets never run in the worker.")
     timeout_s: TimeoutSeconds | None = Field(default=None, description="Seconds for one shard; None: no limit.")
 

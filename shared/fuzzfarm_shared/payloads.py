@@ -20,7 +20,7 @@ from pydantic import ValidationError
 
 from fuzzfarm_shared.columns import pack_column, unpack_column
 from fuzzfarm_shared.errors import CodecError
-from fuzzfarm_shared.operations import KINDS, AnyOperation, CallGroup, CallOperation, FuzzOperation
+from fuzzfarm_shared.operations import KINDS, LEFT_TO_WORKER, AnyOperation, CallGroup, CallOperation, FuzzOperation
 from fuzzfarm_shared.values import pack, unpack
 
 MAX_SPECS = 65_535
@@ -31,6 +31,7 @@ def _shared_fields(cls: type[AnyOperation]) -> tuple[str, ...]:
     return tuple(name for name in cls.model_fields if name != "key" and name not in cls.per_operation)
 
 
+_LEFT_TO_WORKER = frozenset(LEFT_TO_WORKER)
 _SHARED_FIELDS = {cls: _shared_fields(cls) for cls in KINDS.values()}
 _READ_SHARED = {cls: attrgetter(*names) for cls, names in _SHARED_FIELDS.items()}
 
@@ -90,16 +91,19 @@ class PayloadBuilder:
 
     def _spec(self, operation: AnyOperation) -> int:
         cls = type(operation)
-        identity: Any = (cls, _READ_SHARED[cls](operation))
+        # A field that was given its default is not one that was left to the worker.
+        given = _LEFT_TO_WORKER & operation.model_fields_set
+        identity: Any = (cls, _READ_SHARED[cls](operation), given)
         try:
             known = self._specs.get(identity)
         except TypeError:  # an unhashable option, such as env
-            identity = (cls, repr(identity))
+            identity = (cls, repr(identity[1]), given)
             known = self._specs.get(identity)
         if known is not None:
             return known
         number = self._specs[identity] = len(self._encoded_specs)
         options = operation.model_dump(include=set(_SHARED_FIELDS[cls]), exclude_defaults=True)
+        options.update((name, getattr(operation, name)) for name in LEFT_TO_WORKER if name in given)
         self._encoded_specs.append([cls.kind, options])
         return number
 
@@ -176,7 +180,9 @@ class Payload:
         spec = self.spec(index)
         fields = dict(zip(spec.per_operation, (self.left[index], self._right_of(index)), strict=False))
         given = {name: value for name, value in fields.items() if value is not None}
-        return type(spec).model_validate({**spec.model_dump(), **given, "key": self.keys_of([index])[0]})
+        return type(spec).model_validate(
+            {**spec.model_dump(exclude_unset=True), **given, "key": self.keys_of([index])[0]}
+        )
 
     def _right_of(self, index: int) -> Any:
         return self.right[index] if self.right is not None else None

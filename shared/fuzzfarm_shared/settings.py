@@ -17,6 +17,13 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from fuzzfarm_shared.errors import SettingsError
 from fuzzfarm_shared.keys import Keys
+from fuzzfarm_shared.operations import (
+    DEFAULT_RETRY_DELAY_S,
+    DEFAULT_TIMEOUT_S,
+    MAX_RETRIES,
+    MAX_RETRY_DELAY_S,
+    TimeoutSeconds,
+)
 from fuzzfarm_shared.signing import MAX_BODY_BYTES, Signer
 
 NameList = Annotated[tuple[str, ...], NoDecode]
@@ -133,7 +140,22 @@ class WorkerHostSettings(FarmSettings):
         default_factory=socket.gethostname, max_length=100, description="Host name shown for this worker."
     )
     max_concurrency: int = Field(default=50, ge=1, le=10_000, description="Operations at once in one worker process.")
-    max_children: int = Field(default=1, ge=1, le=256, description="Fuzzed targets at once in one worker process.")
+    max_children: int = Field(
+        default=1,
+        ge=1,
+        le=256,
+        description="Fuzzed targets, and sandboxed calls that compute, at once in one worker process.",
+    )
+    timeout_s: TimeoutSeconds | None = Field(
+        default=DEFAULT_TIMEOUT_S, description="Seconds for one try of an operation that names none; none: no limit."
+    )
+    retries: int = Field(default=0, ge=0, le=MAX_RETRIES, description="Further tries of an operation that names none.")
+    retry_delay_s: float = Field(
+        default=DEFAULT_RETRY_DELAY_S,
+        ge=0,
+        le=MAX_RETRY_DELAY_S,
+        description="Seconds before the first retry of an operation that names none.",
+    )
     lease_s: float = Field(default=3.0, ge=0.2, description="Seconds until a silent worker's chunks run again.")
     renew_every_s: float = Field(default=1.0, gt=0, description="Seconds between renewals of leases.")
     commit_every_s: float = Field(default=1.0, gt=0, description="Outcomes of slow chunks are recorded this often (s).")
@@ -148,6 +170,11 @@ class WorkerHostSettings(FarmSettings):
     log_level: str = Field(
         default="info", pattern="^(debug|info|warning|error)$", description="Least severe line to log."
     )
+
+    @field_validator("timeout_s", mode="before")
+    @classmethod
+    def _no_limit(cls, value: Any) -> Any:
+        return None if isinstance(value, str) and value.strip().lower() == "none" else value
 
     @field_validator("allow_targets", "allow_commands", "allow_roots", mode="before")
     @classmethod

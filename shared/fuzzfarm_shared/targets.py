@@ -80,9 +80,7 @@ def import_target(name: str) -> Any:
     except KeyboardInterrupt:
         raise
     except BaseException as exc:  # a module may end with SystemExit, or with a test framework's own "skip this"
-        raise TargetError(
-            name, f"cannot import module {module_name!r} of target {name!r}: {type(exc).__name__}: {exc}"
-        ) from exc
+        raise import_failure(name, exc) from exc
     for part in qualname.split("."):
         try:
             found = getattr(found, part)
@@ -91,6 +89,12 @@ def import_target(name: str) -> Any:
                 name, f"module {module_name!r} has no {qualname!r}: check the spelling of target {name!r}"
             ) from exc
     return found
+
+
+def import_failure(name: str, reason: BaseException | str) -> TargetError:
+    """Return the error of a target whose module raised `reason` when it was imported, here or in another process."""
+    text = reason if isinstance(reason, str) else f"{type(reason).__name__}: {reason}"
+    return TargetError(name, f"cannot import module {name.partition(':')[0]!r} of target {name!r}: {text}")
 
 
 def check_installed(name: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import traceback
 
 from fuzzfarm_shared.outcomes import ErrorKind, OperationError
@@ -64,3 +65,16 @@ def _traceback(exc: BaseException) -> str:
         return "".join(traceback.format_exception(exc))
     except Exception as broken:  # noqa: BLE001 - as above
         return f"(its traceback cannot be shown: {type(broken).__name__})"
+
+
+def signal_name(number: int) -> str:
+    """Return "SIGSEGV" and the like; real-time signals have only a number."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def ending_name(returncode: int) -> str:
+    """Return what people call the end of a process: "SIGSEGV", or "exit code 3"."""
+    return signal_name(-returncode) if returncode < 0 else f"exit code {returncode}"

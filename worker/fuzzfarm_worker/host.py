@@ -26,6 +26,7 @@ from fuzzfarm_worker.intake import Intake
 from fuzzfarm_worker.memory import resident_bytes
 from fuzzfarm_worker.processes import ProcessManager
 from fuzzfarm_worker.renewal import RenewalThread
+from fuzzfarm_worker.sandbox import Sandbox
 from fuzzfarm_worker.version import VERSION
 
 HEARTBEAT_EVERY_S = 1.0
@@ -67,6 +68,7 @@ class WorkerHost:
         """
         await check_server(self.server.client, self.settings)
         processes = await self._stack.enter_async_context(ProcessManager())
+        sandbox = await self._stack.enter_async_context(Sandbox(processes, self.settings.max_children))
         children = await self._stack.enter_async_context(
             FuzzChildren(self.settings.max_children, listed=self._allowed.lists)
         )
@@ -79,7 +81,7 @@ class WorkerHost:
             kernel=self.kernel,
             intake=self.intake,
             renewals=renewals,
-            tools=Tools(self._allowed, processes),
+            tools=Tools(self._allowed, processes, sandbox),
             children=children,
         )
         # Before the first pop: a take-over in the same moment would take the job that was popped for a dropped one.

@@ -35,6 +35,9 @@ def _setting(name: str, *flags: str, metavar: str | None = None) -> Any:
 Concurrency = Annotated[int | None, _setting("max_concurrency", "--max-concurrency", "-c", metavar="N")]
 Processes = Annotated[int, typer.Option("--processes", "-p", min=1, metavar="N", help="Worker processes.")]
 Children = Annotated[int | None, _setting("max_children", "--max-children", metavar="N")]
+TryTimeout = Annotated[str | None, _setting("timeout_s", "--timeout", metavar="SECONDS")]
+Retries = Annotated[int | None, _setting("retries", "--retries", metavar="N")]
+RetryDelay = Annotated[float | None, _setting("retry_delay_s", "--retry-delay", metavar="SECONDS")]
 AllowTarget = Annotated[list[str] | None, _setting("allow_targets", "--allow-target", metavar="NAME")]
 AllowCommand = Annotated[list[str] | None, _setting("allow_commands", "--allow-command", metavar="PROGRAM")]
 AllowRoot = Annotated[list[str] | None, _setting("allow_roots", "--allow-root", metavar="FOLDER")]
@@ -60,6 +63,9 @@ def worker(
     max_concurrency: Concurrency = None,
     processes: Processes = 1,
     max_children: Children = None,
+    timeout: TryTimeout = None,
+    retries: Retries = None,
+    retry_delay: RetryDelay = None,
     allow_target: AllowTarget = None,
     allow_command: AllowCommand = None,
     allow_root: AllowRoot = None,
@@ -83,6 +89,9 @@ def worker(
         redis_url=redis,
         max_concurrency=max_concurrency,
         max_children=max_children,
+        timeout_s=timeout,
+        retries=retries,
+        retry_delay_s=retry_delay,
         allow_targets=allow_target,
         allow_commands=allow_command,
         allow_roots=allow_root,

@@ -178,7 +178,8 @@ def test_an_import_that_kills_costs_a_child_and_not_the_worker(shared_farm: Any)
         async with Farm.connect(**shared_farm) as farm:
             before = {worker.pid for worker in await farm.workers()}
             aggregate = await aggregate_of(shared_farm, call("deadly_import:f", isolation="child"))
-            assert aggregate.errors["it"].kind is ErrorKind.KILLED
+            assert aggregate.errors["it"].kind is ErrorKind.REJECTED
+            assert "importing 'deadly_import' ends its interpreter (SIGKILL)" in aggregate.errors["it"].message
             assert {worker.pid for worker in await farm.workers()} == before
 
     asyncio.run(scenario())

@@ -17,6 +17,7 @@ from fuzzfarm_worker.failures import OperationFailedError
 from fuzzfarm_worker.handlers import Tools, handler_for
 from fuzzfarm_worker.processes import ProcessConfig, ProcessManager
 from fuzzfarm_worker.processes.guarded import guardian_pid
+from fuzzfarm_worker.sandbox import Sandbox
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the guardian needs Linux")
@@ -30,9 +31,9 @@ from fuzzfarm_worker.processes.guarded import guardian_pid
 )
 def test_an_operation_whose_guardian_dies_is_lost_with_its_worker(operation: Any, left: list[Any]) -> None:
     async def scenario() -> None:
-        async with ProcessManager() as processes:
+        async with ProcessManager() as processes, Sandbox(processes) as sandbox:
             await processes.start_process(ProcessConfig(command=SLEEPS))
-            handler = handler_for(operation, Tools(AllowList("*", "*", "*"), processes))
+            handler = handler_for(operation, Tools(AllowList("*", "*", "*"), processes, sandbox))
             args, _ = handler.arguments(left, None)
             running = asyncio.create_task(handler.function(*args))
             await asyncio.sleep(0)

@@ -201,6 +201,19 @@ def test_a_half_is_what_its_operations_alone_would_be() -> None:
     assert whole.halves()[1].encode() == alone.encode()
 
 
+def test_an_option_that_was_given_is_told_from_one_that_was_left_to_the_worker() -> None:
+    left, given = CallOperation(target="mod:call"), CallOperation(target="mod:call", timeout_s=30.0, retries=0)
+    assert left.model_dump() == given.model_dump()
+    payload = decode_payload(built(0, [left, given]).encode())
+    arrived = [payload.spec(place).model_fields_set for place in range(2)]
+    assert arrived[1] - arrived[0] == {"timeout_s", "retries"}
+
+
+def test_a_group_says_only_the_options_that_it_was_given() -> None:
+    assert CallOperation.many("mod:call", []).template.model_fields_set == {"target"}
+    assert "timeout_s" in CallOperation.many("mod:call", [], timeout_s=30.0).template.model_fields_set
+
+
 def test_options_are_sent_only_with_the_operations_that_have_them() -> None:
     builder = PayloadBuilder(0)
     for place in range(64):

@@ -35,6 +35,8 @@ def test_every_setting_has_a_default_and_a_line_of_help(cls: type[FarmSettings])
         ("namespace", "team.a", "team.a"),
         ("lease_s", "4.5", 4.5),
         ("max_concurrency", "7", 7),
+        ("timeout_s", "2.5", 2.5),
+        ("timeout_s", "none", None),
         ("allow_targets", "a, b.c:d,", ("a", "b.c:d")),
         ("allow_commands", "", ()),
         ("allow_roots", "*", ("*",)),

@@ -6,18 +6,21 @@ import asyncio
 import time
 from collections.abc import Iterator
 from math import inf
+from typing import Any
 
 from fuzzfarm_shared.errors import TargetError
 from fuzzfarm_shared.log import get_logger
+from fuzzfarm_shared.operations import LEFT_TO_WORKER, AnyOperation, CallOperation
 from fuzzfarm_shared.outcomes import ErrorKind, OperationError
 from fuzzfarm_shared.payloads import Payload
+from fuzzfarm_shared.settings import WorkerHostSettings
 from fuzzfarm_shared.store.readings import outcome_context
 from fuzzfarm_worker.chunks.attempt import MOST_DEATHS, Attempt
 from fuzzfarm_worker.chunks.recorder import Recorder
-from fuzzfarm_worker.executors.kernel import Call
+from fuzzfarm_worker.executors.kernel import Call, Record
 from fuzzfarm_worker.failures import OperationFailedError
 from fuzzfarm_worker.fuzzing.interpreter import LOAD_TIMEOUT_S
-from fuzzfarm_worker.handlers import Handler, handler_for
+from fuzzfarm_worker.handlers import Handler, RefusedError, handler_for
 from fuzzfarm_worker.renewal import LeaseEnd
 
 HANG_MARGIN_S = 5.0
@@ -40,10 +43,12 @@ class OperationsWork:
         self._attempt = attempt
         self._payload = payload
         settings = attempt.station.settings
+        self._specs = [_completed(spec, settings) for spec in payload.specs]
         self._recorder = Recorder(payload, attempt.claim.attempt, attempt.station.name, settings.max_payload_bytes)
         self._next = attempt.claim.start
         self._handlers: list[Handler | None] = []
         self._refusals: list[TargetError] = []
+        self._record: Record = self._recorder.record
         self._ended = asyncio.Event()
 
     async def run(self) -> None:
@@ -70,7 +75,7 @@ class OperationsWork:
         await self._commit()
 
     def _prepare(self) -> None:
-        for spec in self._payload.specs:
+        for spec in self._specs:
             # An import runs in the loop, too: without an end of its own it would keep the chunk here for ever.
             self._attempt.lease.deadline = time.monotonic() + LOAD_TIMEOUT_S
             try:
@@ -78,12 +83,24 @@ class OperationsWork:
             except TargetError as exc:
                 self._handlers.append(None)
                 self._refusals.append(exc)
+        if any(isinstance(spec, CallOperation) and spec.isolation == "child" for spec in self._specs):
+            self._record = self._record_unless_refused  # in all other chunks a step less for each operation
         self._extend_deadline()
+
+    def _record_unless_refused(
+        self, index: int, ok: bool, value: Any, tries: int, started: float, took_s: float
+    ) -> None:
+        if not isinstance(value, RefusedError):
+            self._recorder.record(index, ok, value, tries, started, took_s)
+            return
+        self._refusals.append(value.error)
+        spec_of = self._payload.spec_of
+        self._handlers[0 if spec_of is None else spec_of[index]] = None  # the rest of its kind need not try
 
     async def _run_all(self) -> None:
         keeper = asyncio.create_task(self._keep())
         try:
-            await self._attempt.station.kernel.run(self._calls(), self._recorder.record)
+            await self._attempt.station.kernel.run(self._calls(), self._record)
         finally:
             self._ended.set()
             await keeper
@@ -104,7 +121,7 @@ class OperationsWork:
             self._extend_deadline()
             if time.monotonic() > share_at:
                 await self._share()
-            await self._attempt.station.kernel.run(iter((call,)), self._recorder.record)
+            await self._attempt.station.kernel.run(iter((call,)), self._record)
         self._ended.set()
 
     def _calls(self) -> Iterator[Call]:
@@ -192,9 +209,15 @@ class OperationsWork:
 
     def _extend_deadline(self) -> None:
         # Not of the handlers: those of children have none, because they see to it themselves.
-        limits = [inf if spec.timeout_s is None else spec.timeout_s for spec in self._payload.specs]
+        limits = [inf if spec.timeout_s is None else spec.timeout_s for spec in self._specs]
         longest = max(limits) + HANG_MARGIN_S
         self._attempt.lease.deadline = None if longest == inf else time.monotonic() + longest
+
+
+def _completed(spec: AnyOperation, settings: WorkerHostSettings) -> AnyOperation:
+    """Return the options of an operation, those that it leaves to its worker from the settings."""
+    left = {name: getattr(settings, name) for name in LEFT_TO_WORKER if name not in spec.model_fields_set}
+    return spec.model_copy(update=left) if left else spec
 
 
 def _worker_lost() -> OperationFailedError:

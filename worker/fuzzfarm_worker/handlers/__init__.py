@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from fuzzfarm_shared.operations import AnyOperation, CallOperation, SubprocessJob
-from fuzzfarm_worker.handlers.base import Handler, Tools
+from fuzzfarm_worker.handlers.base import Handler, RefusedError, Tools
 from fuzzfarm_worker.handlers.calls import call_handler
 from fuzzfarm_worker.handlers.subprocesses import subprocess_handler
 
-__all__ = ["Handler", "Tools", "handler_for"]
+__all__ = ["Handler", "RefusedError", "Tools", "handler_for"]
 
 
 def handler_for(spec: AnyOperation, tools: Tools) -> Handler:

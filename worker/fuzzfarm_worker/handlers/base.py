@@ -6,8 +6,24 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fuzzfarm_shared.errors import TargetError
 from fuzzfarm_worker.allowlist import AllowList
 from fuzzfarm_worker.processes import ProcessManager
+from fuzzfarm_worker.sandbox import Sandbox
+
+
+class RefusedError(BaseException):
+    """Raised instead of running an operation that this worker cannot run, so that others get it.
+
+    No Exception, because that would be retried here.
+
+    Attributes:
+        error: why it cannot.
+    """
+
+    def __init__(self, error: TargetError) -> None:
+        self.error = error
+        super().__init__(str(error))
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +32,7 @@ class Tools:
 
     allowed: AllowList
     processes: ProcessManager
+    sandbox: Sandbox
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +40,8 @@ class Handler:
     """Runs operations that share their options.
 
     Attributes:
-        function: called with the arguments of each operation; a coroutine function or a sync one.
+        function: called with the arguments of each operation; a coroutine function or a sync one. It may raise
+            RefusedError where only running shows that this worker cannot.
         arguments: makes positional and keyword arguments of the two fields in which operations differ; raises
             TargetError for an operation that may not or cannot run on this worker.
         timeout_s: seconds for one try, where the function does not see to that itself.

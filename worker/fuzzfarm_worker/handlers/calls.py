@@ -1,27 +1,14 @@
-"""Calls of Python functions: in the worker, or each in an interpreter of its own."""
+"""Calls of Python functions: in the worker, or in children that may die without harm to it."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fuzzfarm_shared.errors import CodecError
+from fuzzfarm_shared.errors import TargetError
 from fuzzfarm_shared.operations import CallOperation
-from fuzzfarm_shared.outcomes import ErrorKind, OperationError
 from fuzzfarm_shared.targets import check_installed
-from fuzzfarm_shared.values import pack, unpack
-from fuzzfarm_worker.environment import interpreter_environment
-from fuzzfarm_worker.failures import OperationFailedError
-from fuzzfarm_worker.handlers.base import Handler, Tools
-from fuzzfarm_worker.handlers.child import run_child, signal_name
-from fuzzfarm_worker.processes import CommandSpec
-
-CHILD_OUTPUT_BYTES = 64 * 1024 * 1024
-"""Largest encoded result of a call in a child, and most of what it prints that is read."""
-
-TAIL_CHARS = 2_000
-"""How much of a dead child's error output its error shows."""
+from fuzzfarm_worker.handlers.base import Handler, RefusedError, Tools
 
 
 def call_handler(spec: CallOperation, tools: Tools) -> Handler:
@@ -29,6 +16,7 @@ def call_handler(spec: CallOperation, tools: Tools) -> Handler:
     if spec.isolation == "child":
         tools.allowed.check_target(spec.target)
         check_installed(spec.target)
+        # Its time limit is the sandbox's: it counts from the start in the child, and kills.
         return Handler(_ChildCall(spec, tools), _as_two, None, spec.retries, spec.retry_delay_s)
     target = tools.allowed.load_target(spec.target)
     return Handler(target, _as_given, spec.timeout_s, spec.retries, spec.retry_delay_s)
@@ -43,46 +31,23 @@ def _as_two(left: Any, right: Any) -> tuple[Sequence[Any], Mapping[str, Any] | N
 
 
 class _ChildCall:
-    """Calls the target in a fresh interpreter, which may die without harm to the worker."""
+    """Calls the target in the sandbox; each call holds one of the kernel's slots."""
 
     def __init__(self, spec: CallOperation, tools: Tools) -> None:
         self._spec = spec
         self._listed = tools.allowed.lists(spec.target)
-        self._processes = tools.processes
+        self._sandbox = tools.sandbox
 
     async def __call__(self, args: list[Any], kwargs: dict[str, Any] | None) -> Any:
-        request = pack([self._spec.target, self._listed, args, kwargs or {}])
-        spec = CommandSpec(
-            command=[sys.executable, "-m", "fuzzfarm_worker.handlers.call_child"],
-            env=interpreter_environment(),
-            stdin=request,
-            timeout_s=self._spec.timeout_s,
-            max_output_bytes=CHILD_OUTPUT_BYTES,
-            grace_s=0.0,
-        )
-        result = await run_child(self._processes, spec, "the call's child")
-        if result.stdout_bytes > CHILD_OUTPUT_BYTES:
-            raise OperationFailedError(_too_large(result.stdout_bytes))
+        spec = self._spec
         try:
-            outcome = unpack(result.stdout)
-        except CodecError as exc:
-            raise OperationFailedError(_death(result.exit_code, result.signal, result.stderr)) from exc
-        if isinstance(outcome, OperationError):
-            raise OperationFailedError(outcome)
-        return outcome[0]
-
-
-def _too_large(size_bytes: int) -> OperationError:
-    message = (
-        f"the result takes {size_bytes:,} bytes and a child may return {CHILD_OUTPUT_BYTES:,}: "
-        "write it to a file and return the path"
-    )
-    return OperationError(ErrorKind.INVALID_RESULT, "", message)
-
-
-def _death(exit_code: int, signal_number: int | None, stderr: bytes) -> OperationError:
-    tail = stderr.decode(errors="replace")[-TAIL_CHARS:]
-    if signal_number is not None:
-        name = signal_name(signal_number)
-        return OperationError(ErrorKind.KILLED, name, f"the child was ended by {name}", tail or None, signal=name)
-    return OperationError(ErrorKind.KILLED, "SystemExit", f"the child ended with exit code {exit_code}", tail or None)
+            return await self._sandbox.call(
+                spec.target,
+                args,
+                kwargs,
+                timeout_s=spec.timeout_s,
+                memory_bytes=spec.memory_bytes,
+                listed=self._listed,
+            )
+        except TargetError as exc:
+            raise RefusedError(exc) from exc

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-
 from fuzzfarm_shared.outcomes import ErrorKind, OperationError
 from fuzzfarm_worker.failures import OperationFailedError
 from fuzzfarm_worker.processes import CommandResult, CommandSpec, GuardianLostError, ProcessManager
@@ -23,11 +21,3 @@ async def run_child(processes: ProcessManager, spec: CommandSpec, what: str) -> 
         message = f"{what} took longer than {spec.timeout_s} s and was killed"
         raise OperationFailedError(OperationError(ErrorKind.TIMEOUT, "TimeoutError", message))
     return result
-
-
-def signal_name(number: int) -> str:
-    """Return "SIGSEGV" and the like; real-time signals have only a number."""
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"

@@ -31,8 +31,9 @@ class CommandSpec:
     """Working directory; None is the worker's own."""
     env: Mapping[str, str] | None = None
     """The exact environment; None hands down the worker's own."""
-    stdin: bytes | Path | None = None
-    """What the program reads: bytes, a file, or nothing at all."""
+    stdin: bytes | Path | int | None = None
+    """What the program reads: bytes, a file, or nothing at all. A descriptor becomes its standard input as it is, a
+    socket too; it must stay open until the program has started, and the caller closes it."""
     timeout_s: float | None = None
     """Wall-clock limit; past it the tree is stopped and the result says ``timed_out``."""
     max_output_bytes: int = DEFAULT_MAX_OUTPUT_BYTES

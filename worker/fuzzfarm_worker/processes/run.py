@@ -92,6 +92,8 @@ class CommandRun:
         source = self.spec.stdin
         if source is None:
             return None
+        if isinstance(source, int):
+            return os.fdopen(os.dup(source), "rb", buffering=0)
         if isinstance(source, bytes):
             copy = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
             copy.write(source)

@@ -1,0 +1,54 @@
+"""Deaths: the error of a call whose child did not come back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fuzzfarm_shared.outcomes import ErrorKind, OperationError
+from fuzzfarm_worker.failures import OperationFailedError, clipped, ending_name, signal_name
+
+if TYPE_CHECKING:
+    from fuzzfarm_worker.sandbox.caller import Call, Caller
+
+TAIL_CHARS = 2_000
+"""How much of a dead child's output its error shows."""
+
+
+def death_of(caller: Caller, call: Call) -> OperationFailedError:
+    """Return the error of `call`, with which the child of `caller` ended."""
+    if caller.expired:
+        message = f"the call's child took longer than {call.timeout_s} s and was killed"
+        return OperationFailedError(OperationError(ErrorKind.TIMEOUT, "TimeoutError", message, _printed(caller)))
+    end = caller.child.exited.result()
+    if end.guardian_lost:
+        return lost_with_worker(str(end.zygote))
+    if end.zygote is not None:
+        message = f"the child was killed with its zygote, which ended by itself ({end.zygote})"
+        return _killed(end.returncode, message, _printed(caller))
+    if caller.broken:
+        message = "the child wrote to its worker's socket and was killed: leave the descriptors of others alone"
+        return _killed(end.returncode, message, _printed(caller))
+    if end.returncode < 0:
+        return _killed(end.returncode, f"the child was ended by {ending_name(end.returncode)}", _printed(caller))
+    return _killed(end.returncode, f"the child ended with {ending_name(end.returncode)}", _printed(caller))
+
+
+def never_began(last: str) -> OperationFailedError:
+    """Return the error of a call that no child begins, because each ends before; `last` says how the last one did."""
+    return _killed(1, f"children end before they begin this call; the last one: {last}", None)
+
+
+def lost_with_worker(reason: str) -> OperationFailedError:
+    """Return the error of a call whose zygote cannot be started or kept, for a reason that is the worker's."""
+    return OperationFailedError(OperationError(ErrorKind.WORKER_LOST, "GuardianLostError", reason))
+
+
+def _killed(returncode: int, message: str, printed: str | None) -> OperationFailedError:
+    if returncode < 0:
+        name = signal_name(-returncode)
+        return OperationFailedError(OperationError(ErrorKind.KILLED, name, message, printed, signal=name))
+    return OperationFailedError(OperationError(ErrorKind.KILLED, "SystemExit", message, printed))
+
+
+def _printed(caller: Caller) -> str | None:
+    return clipped(caller.child.printed(), TAIL_CHARS) or None
