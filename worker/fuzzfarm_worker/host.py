@@ -70,7 +70,7 @@ class WorkerHost:
         processes = await self._stack.enter_async_context(ProcessManager())
         sandbox = await self._stack.enter_async_context(Sandbox(processes, self.settings.max_children))
         children = await self._stack.enter_async_context(
-            FuzzChildren(self.settings.max_children, listed=self._allowed.lists)
+            FuzzChildren(processes, self.settings.max_children, listed=self._allowed.lists)
         )
         renewals = self._stack.enter_context(RenewalThread(self.settings, asyncio.get_running_loop()))
         self.station = Station(

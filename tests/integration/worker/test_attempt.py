@@ -20,6 +20,7 @@ from fuzzfarm_worker.chunks import Attempt, work_of
 from fuzzfarm_worker.fuzzing import FuzzChildren
 from fuzzfarm_worker.fuzzing.interpreter import ChildLostError, Interpreter
 from fuzzfarm_worker.host import WorkerHost
+from fuzzfarm_worker.processes import ProcessManager
 from fuzzfarm_worker.renewal import LeaseEnd
 
 WAIT_S = 30.0
@@ -139,7 +140,7 @@ def test_units_of_a_commit_that_failed_after_its_caller_was_cancelled_are_not_ha
     asyncio.run(scenario())
 
 
-async def lost_child() -> Interpreter:
+async def lost_child(_: ProcessManager) -> Interpreter:
     raise ChildLostError("the child died")
 
 
@@ -149,7 +150,8 @@ def test_a_fuzz_operation_whose_children_do_not_work_fails_at_once(host_settings
     async def scenario() -> None:
         async with (
             bench(host_settings, HeldStore, [operation]) as (farm, store),
-            FuzzChildren(start_child=lost_child) as children,
+            ProcessManager() as processes,
+            FuzzChildren(processes, start_child=lost_child) as children,
         ):
             store.go_on.set()
             farm.host.station.children = children

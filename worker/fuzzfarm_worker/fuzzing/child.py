@@ -1,7 +1,7 @@
 """The child interpreter: runs examples of one target and tells the worker about them.
 
-`python -m fuzzfarm_worker.fuzzing.child SOCKET RECORDER CRASHES PARENT`, the first three being inherited descriptors.
-It limits itself before the target is imported, and ends when the worker does.
+`python -m fuzzfarm_worker.fuzzing.child`. Its standard input is a socket, over which it first gets the descriptors of
+its flight recorder and of the file for crash reports. It limits itself before the target is imported.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from fuzzfarm_shared.errors import TargetError
 from fuzzfarm_worker.fuzzing.frames import BlockingChannel
-from fuzzfarm_worker.fuzzing.limits import die_with_parent, limit_resources
+from fuzzfarm_worker.fuzzing.limits import limit_resources, take_standard_input
 from fuzzfarm_worker.fuzzing.recorder import Recorder
 
 if TYPE_CHECKING:
@@ -81,12 +81,12 @@ class Child:
 
 def main() -> None:
     """Serve the worker that started this process."""
-    connection, memory, crashes, parent = map(int, sys.argv[1:5])
-    die_with_parent(parent)
+    connection = socket.socket(fileno=take_standard_input())
+    _, (memory, crashes), _, _ = socket.recv_fds(connection, 1, 2)
     faulthandler.enable(file=crashes, all_threads=False)
     if DUMP_SIGNAL is not None:
         faulthandler.register(DUMP_SIGNAL, file=crashes, all_threads=False)
-    channel = BlockingChannel(socket.socket(fileno=connection))
+    channel = BlockingChannel(connection)
     try:
         Child(channel, Recorder(memory)).serve()
     except OSError:

@@ -12,6 +12,7 @@ from fuzzfarm_shared.operations import FuzzOperation
 from fuzzfarm_worker.fuzzing.driving import Drive
 from fuzzfarm_worker.fuzzing.interpreter import Interpreter, start_child
 from fuzzfarm_worker.fuzzing.shards import Shard, ShardProgress
+from fuzzfarm_worker.processes import ProcessManager
 
 MAX_TARGETS_REMEMBERED = 1_000
 """Targets of which we remember what was made smaller already."""
@@ -28,14 +29,16 @@ class FuzzChildren:
 
     def __init__(
         self,
+        processes: ProcessManager,
         max_children: int = 2,
         *,
-        start_child: Callable[[], Awaitable[Interpreter]] = start_child,
+        start_child: Callable[[ProcessManager], Awaitable[Interpreter]] = start_child,
         listed: Callable[[str], bool] = lambda _name: True,
     ) -> None:
         """Make an empty pool; children start when a shard needs them.
 
         Args:
+            processes: starts the children, and knows them to their end.
             max_children: how many may live; further shards wait.
             start_child: where children come from.
             listed: whether a target or strategy, by its name, may come from another module; every one may by default.
@@ -46,6 +49,7 @@ class FuzzChildren:
         if max_children < 1:
             raise ValueError("max_children must be at least 1")
         self._max_children = max_children
+        self._processes = processes
         self._start_child = start_child
         self._listed = listed
         self._slots = asyncio.Semaphore(max_children)
@@ -133,7 +137,7 @@ class FuzzChildren:
         return await self._fresh(key)
 
     async def _fresh(self, key: Key) -> Interpreter:
-        child = await self._start_child()
+        child = await self._start_child(self._processes)
         self.started += 1
         try:
             await child.load(*key, own=[name for name in key[:2] if name is not None and not self._listed(name)])

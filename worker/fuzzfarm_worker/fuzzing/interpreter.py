@@ -23,6 +23,7 @@ from fuzzfarm_worker.fuzzing.child import DUMP_SIGNAL
 from fuzzfarm_worker.fuzzing.frames import Channel
 from fuzzfarm_worker.fuzzing.recorder import Cell, Recorder, open_memory
 from fuzzfarm_worker.fuzzing.signature import Frame
+from fuzzfarm_worker.processes import ProcessConfig, ProcessManager
 
 LOAD_TIMEOUT_S = 60.0
 """Longest import of a target: heavy scientific stacks on a busy host need tens of seconds."""
@@ -47,9 +48,12 @@ class ChildLostError(RuntimeError):
 
 
 class Process(Protocol):
-    """What is needed of a process; `asyncio.subprocess.Process` has it."""
+    """What is needed of a process; those of a `ProcessManager` have it."""
 
-    pid: int
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        ...
 
     @property
     def returncode(self) -> int | None:
@@ -58,6 +62,10 @@ class Process(Protocol):
 
     async def wait(self) -> int:
         """Wait for its exit."""
+        ...
+
+    def kill(self) -> None:
+        """Kill it, with all that it started."""
         ...
 
 
@@ -94,7 +102,7 @@ class Interpreter:
         """Take over what `start_child` made.
 
         Args:
-            process: the running child, leader of its own process group.
+            process: the running child.
             channel: our end of its socket.
             recorder: the flight recorder it writes.
             crashes: descriptor of the file to which it writes stacks; closed by `close`.
@@ -208,10 +216,8 @@ class Interpreter:
                 return
 
     def kill(self) -> None:
-        """Kill it and its process group, at once; `exited` waits for the end."""
-        if self.process.returncode is None:
-            with suppress(ProcessLookupError):
-                os.killpg(self.process.pid, signal.SIGKILL)
+        """Kill it and all that it started, at once; `exited` waits for the end."""
+        self.process.kill()
 
     async def exited(self) -> None:
         """Wait, bounded, for its exit; call `kill` first."""
@@ -263,10 +269,13 @@ def fuzzing_environment() -> dict[str, str]:
     return {**interpreter_environment(), **hypothesis, "PYTHONHASHSEED": "0"}
 
 
-async def start_child() -> Interpreter:
+async def start_child(processes: ProcessManager) -> Interpreter:
     """Start a child interpreter that has nothing loaded yet.
 
-    It leads its own session, inherits no socket but its own, and dies when this process does.
+    It leads its own group, inherits no socket but its own, and dies when this process does.
+
+    Raises:
+        ProcessError: when no process can be started.
     """
     with ExitStack() as undo, ExitStack() as always:
         ours, theirs = socket.socketpair()
@@ -278,16 +287,15 @@ async def start_child() -> Interpreter:
         undo.callback(os.close, crashes)
         recorder = Recorder(memory)
         undo.callback(recorder.close)
-        inherited = (theirs.fileno(), memory, crashes)
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-P", "-m", "fuzzfarm_worker.fuzzing.child"),
-            *map(str, (*inherited, os.getpid())),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.DEVNULL,
-            pass_fds=inherited,
-            start_new_session=True,
-            env=fuzzing_environment(),
+        socket.send_fds(ours, [b"\0"], [memory, crashes])
+        process = await processes.start_process(
+            ProcessConfig(
+                command=[sys.executable, "-P", "-m", "fuzzfarm_worker.fuzzing.child"],
+                env=fuzzing_environment(),
+                timeout=None,  # each example has its own limit, which the shard watches
+                name="fuzzing child",
+                stdin=theirs.fileno(),
+            )
         )
         interpreter = Interpreter(process, Channel(ours), recorder, crashes)
         undo.pop_all()

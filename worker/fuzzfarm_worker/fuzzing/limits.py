@@ -1,32 +1,30 @@
-"""What a child does to itself before any code of a user runs in it: limits, and dying with its worker."""
+"""What a child does to itself before any code of a user runs in it: limits, and letting go of its worker's streams."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import sys
 from pathlib import Path
 
 MAX_FILE_BYTES = 1_000_000_000
 """Largest file a target may write: a runaway write must not fill the disk of a host."""
 
-PR_SET_PDEATHSIG = 1
-"""prctl(2)."""
-
 MOST_KILLABLE = "1000"
 """proc_pid_oom_score_adj(5): when memory runs out, the child dies and not the worker."""
 
 
-def die_with_parent(parent: int) -> None:
-    """Ask the kernel to kill this process when its parent dies; elsewhere the end of the socket does that."""
-    if sys.platform != "linux":
-        return
-    import ctypes  # noqa: PLC0415  # only here: a target should find the process as small as it can be
+def take_standard_input() -> int:
+    """Return a descriptor of what was our standard input, which is empty from now on; output goes nowhere.
 
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:  # it died before we asked
-        os._exit(0)
+    A target that reads its input must not get what its worker sends, and one that prints must not cost its worker time.
+    """
+    taken = os.dup(0)
+    null = os.open(os.devnull, os.O_RDWR)
+    for standard in (0, 1, 2):
+        os.dup2(null, standard)
+    os.close(null)
+    return taken
 
 
 def limit_resources(memory_bytes: int | None) -> None:

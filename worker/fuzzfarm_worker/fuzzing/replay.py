@@ -29,6 +29,7 @@ from typing import Any
 from fuzzfarm_shared.errors import FuzzfarmError, InvalidOperationError
 from fuzzfarm_worker.fuzzing.deaths import death_failure
 from fuzzfarm_worker.fuzzing.interpreter import ChildLostError, Interpreter, start_child
+from fuzzfarm_worker.processes import ProcessManager
 
 RUNS = 5
 """Enough to see an even chance of failing as flaky in 15 of 16 replays, and few enough for hangs and crashes."""
@@ -100,11 +101,12 @@ async def replay(
         FuzzfarmError: when the finding cannot be read, or its target cannot be run.
     """
     case = read_case(finding)
-    session = _Session(case, example_timeout_s, memory_bytes)
-    try:
-        failures = [failure for _ in range(runs) if (failure := await session.once()) is not None]
-    finally:
-        await session.close()
+    async with ProcessManager() as processes:
+        session = _Session(processes, case, example_timeout_s, memory_bytes)
+        try:
+            failures = [failure for _ in range(runs) if (failure := await session.once()) is not None]
+        finally:
+            await session.close()
     return {
         "verdict": ("fixed", "still_failing", "flaky")[bool(failures) + (0 < len(failures) < runs)],
         "runs": runs,
@@ -125,7 +127,10 @@ def _printable(failure: dict[str, Any]) -> dict[str, Any]:
 class _Session:
     """Children for one example: one while it lives, another when it died."""
 
-    def __init__(self, case: Case, example_timeout_s: float, memory_bytes: int | None) -> None:
+    def __init__(
+        self, processes: ProcessManager, case: Case, example_timeout_s: float, memory_bytes: int | None
+    ) -> None:
+        self._processes = processes
         self._case = case
         self._timeout_s = example_timeout_s
         self._memory_bytes = memory_bytes
@@ -151,7 +156,7 @@ class _Session:
         return (case.index, b"") if by_index else (None, case.choices)
 
     async def _start(self) -> Interpreter:
-        child = await start_child()
+        child = await start_child(self._processes)
         self._child = child
         await child.load(self._case.target, self._case.strategy, self._memory_bytes)
         self.python, self.hypothesis = child.python, child.hypothesis

@@ -35,6 +35,9 @@ class ProcessConfig:
     """Another source of activity besides output and ``update_activity``."""
     limits: Limits = NO_LIMITS
     """What the operating system enforces."""
+    stdin: int | None = None
+    """A descriptor, of a socket for example, that becomes its standard input as it is, instead of a pipe; the caller
+    closes it after the start."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,9 +37,11 @@ async def start_managed(
     readers = (OutputReader(), OutputReader())
     drains: list[Drain] = []
     with contextlib.ExitStack() as child_ends, contextlib.ExitStack() as undo:
-        stdin, stdin_end = await pipes.open_input()
-        child_ends.callback(os.close, stdin_end)
-        undo.callback(stdin.transport.abort)
+        stdin, stdin_end = None, config.stdin
+        if stdin_end is None:
+            stdin, stdin_end = await pipes.open_input()
+            child_ends.callback(os.close, stdin_end)
+            undo.callback(stdin.transport.abort)
         ends = [stdin_end]
         for reader in readers:
             drain, end = await pipes.open_output(reader, after_read)

@@ -82,7 +82,7 @@ def takes_all_memory(number: int) -> None:
 def inspects_its_process(number: int) -> None:
     assert not [name for name in os.environ if name.startswith("FUZZFARM_") or "SECRET" in name]
     assert os.environ["HYPOTHESIS_OF_THE_HOST"] == "passed on"
-    assert os.getsid(0) == os.getpid()
+    assert os.getpgid(0) == os.getpid()
     sockets = [fd for fd in os.listdir("/proc/self/fd") if _is_socket(fd)]
     assert len(sockets) == 1, sockets
 

@@ -8,13 +8,14 @@ from contextlib import aclosing
 from pathlib import Path
 
 import pytest
-from shard_runs import operation, progress_of, run
+from shard_runs import operation, pool, progress_of, run
 
 from fuzzfarm_shared.errors import TargetError
 from fuzzfarm_shared.merging import merge
 from fuzzfarm_shared.outcomes import ErrorKind
 from fuzzfarm_worker.fuzzing import FuzzChildren
 from fuzzfarm_worker.fuzzing.interpreter import Interpreter, start_child
+from fuzzfarm_worker.processes import ProcessManager
 
 
 def test_a_shard_counts_every_example_once() -> None:
@@ -79,7 +80,7 @@ def test_every_killing_example_is_counted_wherever_the_shards_are_cut() -> None:
 
 def test_a_killing_example_is_not_run_twice_in_a_shard() -> None:
     async def main() -> tuple[int, int]:
-        async with FuzzChildren(1) as children:
+        async with pool(1) as children:
             told = await progress_of(children, operation("exits_on_true"), 0, 200)
             return children.started, merge(p.result for p in told).examples
 
@@ -176,7 +177,7 @@ def test_a_target_that_cannot_be_fuzzed_says_what_to_do(target: str, strategy: s
 def test_children_stay_warm_for_the_next_shard_of_their_target() -> None:
     async def main() -> list[int]:
         started = []
-        async with FuzzChildren(1) as children:
+        async with pool(1) as children:
             for target in ("passes", "passes", "two_values", "passes"):
                 await progress_of(children, operation(target), 0, 10)
                 started.append(children.started)
@@ -187,7 +188,7 @@ def test_children_stay_warm_for_the_next_shard_of_their_target() -> None:
 
 def test_closing_stops_after_the_current_example_and_keeps_the_child() -> None:
     async def main() -> tuple[int, int]:
-        async with FuzzChildren(1) as children:
+        async with pool(1) as children:
             async with aclosing(children.run_shard(operation("passes"), 0, 10**9)) as shard:
                 told = [await anext(shard) for _ in range(4)]
             [(idle, _key)] = children._idle.items()
@@ -204,11 +205,11 @@ def test_closing_kills_a_child_that_does_not_answer() -> None:
     async def main() -> int:
         made: list[Interpreter] = []
 
-        async def start() -> Interpreter:
-            made.append(await start_child())
+        async def start(processes: ProcessManager) -> Interpreter:
+            made.append(await start_child(processes))
             return made[-1]
 
-        async with FuzzChildren(1, start_child=start) as children:
+        async with pool(1, start_child=start) as children:
             async with aclosing(children.run_shard(operation("hangs_always", example_timeout_s=50), 0, 10)) as shard:
                 while not made or made[0].recorder.running != 0:
                     await anext(shard)
@@ -224,7 +225,7 @@ def test_cancelling_kills_the_running_example(tmp_path: Path, monkeypatch: pytes
 
     async def main() -> int:
         running = seen()
-        async with FuzzChildren(1) as children:
+        async with pool(1) as children:
 
             async def consume() -> None:
                 fuzz = operation("hangs_with_a_pid_file", example_timeout_s=50)
@@ -250,16 +251,17 @@ import asyncio, sys
 sys.path.insert(0, {folder!r})
 from fuzzfarm_shared.operations import FuzzOperation
 from fuzzfarm_worker.fuzzing import FuzzChildren
+from fuzzfarm_worker.processes import ProcessManager
 async def main():
     operation = FuzzOperation(target="fuzzing_subjects:hangs_with_a_pid_file", example_timeout_s=50)
-    async with FuzzChildren(1) as children:
+    async with ProcessManager() as processes, FuzzChildren(processes, 1) as children:
         async for _ in children.run_shard(operation, 0, 10):
             print("tick", flush=True)
 asyncio.run(main())
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="needs PR_SET_PDEATHSIG")
+@pytest.mark.skipif(sys.platform != "linux", reason="needs the guardian")
 def test_a_hanging_child_dies_with_its_worker(tmp_path: Path) -> None:
     async def main() -> int:
         file = tmp_path / "pid"
@@ -283,7 +285,7 @@ def test_a_hanging_child_dies_with_its_worker(tmp_path: Path) -> None:
 
 def test_a_deadline_ends_the_shard_early_with_its_findings_made_smaller() -> None:
     async def main() -> None:
-        async with FuzzChildren(1) as children:
+        async with pool(1) as children:
             fuzz = operation("fails_above_a_thousand")
             told = await progress_of(children, fuzz, 0, 10**9, deadline_s=0.5)
             result = merge(p.result for p in told)
@@ -296,7 +298,7 @@ def test_a_deadline_ends_the_shard_early_with_its_findings_made_smaller() -> Non
 
 def test_progress_is_told_while_a_target_is_imported() -> None:
     async def main() -> list[int]:
-        async with FuzzChildren(1) as children:
+        async with pool(1) as children:
             return [p.next_index for p in await progress_of(children, operation("slow_import:passes"), 0, 10)]
 
     indices = asyncio.run(main())
@@ -304,7 +306,7 @@ def test_progress_is_told_while_a_target_is_imported() -> None:
     assert indices[-1] == 10
 
 
-def test_children_have_their_own_session_and_only_harmless_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_children_have_their_own_group_and_only_harmless_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FUZZFARM_SIGNING_KEY", "secret")
     monkeypatch.setenv("SECRET_OF_THE_HOST", "hidden")
     monkeypatch.setenv("HYPOTHESIS_OF_THE_HOST", "passed on")
@@ -313,7 +315,7 @@ def test_children_have_their_own_session_and_only_harmless_variables(monkeypatch
 
 def test_shards_of_two_targets_run_side_by_side() -> None:
     async def main() -> list[int]:
-        async with FuzzChildren(2) as children:
+        async with pool(2) as children:
             both = await asyncio.gather(
                 progress_of(children, operation("passes"), 0, 200),
                 progress_of(children, operation("two_values"), 0, 200),
@@ -326,7 +328,7 @@ def test_shards_of_two_targets_run_side_by_side() -> None:
 
 def test_a_pool_needs_room_for_a_child() -> None:
     with pytest.raises(ValueError, match="at least 1"):
-        FuzzChildren(0)
+        FuzzChildren(ProcessManager(), 0)
 
 
 def test_a_child_that_dies_while_it_makes_a_failure_smaller_loses_nothing() -> None:

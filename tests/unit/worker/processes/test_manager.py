@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import time
 
 import pytest
@@ -56,6 +57,19 @@ def test_a_process_talks_over_its_pipes(backend, run_loop):
             assert process.stdout.at_eof()
 
     run_loop(main())
+
+
+def test_a_socket_can_be_the_standard_input(backend):
+    async def test(manager: ProcessManager) -> None:
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            process = await manager.start_process(ProcessConfig(command=["cat"], stdin=theirs.fileno()))
+            assert process.stdin is None
+            ours.sendall(b"through a socket")
+            ours.shutdown(socket.SHUT_WR)
+            assert await process.communicate() == (b"through a socket", b"")
+
+    with_manager(test, backend=backend)
 
 
 def test_communicate_exchanges_everything(backend):
