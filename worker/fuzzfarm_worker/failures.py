@@ -20,10 +20,12 @@ class OperationFailedError(Exception):
 
     Attributes:
         error: what is recorded.
+        span: monotonic start and seconds of the try, where whoever waited for it knows them less well.
     """
 
-    def __init__(self, error: OperationError) -> None:
+    def __init__(self, error: OperationError, span: tuple[float, float] | None = None) -> None:
         self.error = error
+        self.span = span
         super().__init__(str(error))
 
 

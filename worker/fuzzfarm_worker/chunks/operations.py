@@ -22,6 +22,7 @@ from fuzzfarm_worker.failures import OperationFailedError
 from fuzzfarm_worker.fuzzing.interpreter import LOAD_TIMEOUT_S
 from fuzzfarm_worker.handlers import Handler, RefusedError, handler_for
 from fuzzfarm_worker.renewal import LeaseEnd
+from fuzzfarm_worker.sandbox import Timed
 
 HANG_MARGIN_S = 5.0
 """A loop that did not come round for this long after the longest time-out of a chunk is hung."""
@@ -84,18 +85,21 @@ class OperationsWork:
                 self._handlers.append(None)
                 self._refusals.append(exc)
         if any(isinstance(spec, CallOperation) and spec.isolation == "child" for spec in self._specs):
-            self._record = self._record_unless_refused  # in all other chunks a step less for each operation
+            self._record = self._record_child  # in all other chunks a step less for each operation
         self._extend_deadline()
 
-    def _record_unless_refused(
-        self, index: int, ok: bool, value: Any, tries: int, started: float, took_s: float
-    ) -> None:
-        if not isinstance(value, RefusedError):
-            self._recorder.record(index, ok, value, tries, started, took_s)
+    def _record_child(self, index: int, ok: bool, value: Any, tries: int, started: float, took_s: float) -> None:
+        """Record an outcome of a chunk with calls in children, which may have waited for one in their slots."""
+        if isinstance(value, RefusedError):
+            self._refusals.append(value.error)
+            spec_of = self._payload.spec_of
+            self._handlers[0 if spec_of is None else spec_of[index]] = None  # the rest of its kind need not try
             return
-        self._refusals.append(value.error)
-        spec_of = self._payload.spec_of
-        self._handlers[0 if spec_of is None else spec_of[index]] = None  # the rest of its kind need not try
+        if isinstance(value, Timed):
+            value, started, took_s = value
+        elif isinstance(value, OperationFailedError) and value.span is not None:
+            started, took_s = value.span
+        self._recorder.record(index, ok, value, tries, started, took_s)
 
     async def _run_all(self) -> None:
         keeper = asyncio.create_task(self._keep())

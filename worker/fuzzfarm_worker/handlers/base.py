@@ -41,7 +41,8 @@ class Handler:
 
     Attributes:
         function: called with the arguments of each operation; a coroutine function or a sync one. It may raise
-            RefusedError where only running shows that this worker cannot.
+            RefusedError where only running shows that this worker cannot, and return `Timed` where it knows better
+            than the kernel when it ran.
         arguments: makes positional and keyword arguments of the two fields in which operations differ; raises
             TargetError for an operation that may not or cannot run on this worker.
         timeout_s: seconds for one try, where the function does not see to that itself.

@@ -9,6 +9,7 @@ from fuzzfarm_shared.errors import TargetError
 from fuzzfarm_shared.operations import CallOperation
 from fuzzfarm_shared.targets import check_installed
 from fuzzfarm_worker.handlers.base import Handler, RefusedError, Tools
+from fuzzfarm_worker.sandbox import Timed
 
 
 def call_handler(spec: CallOperation, tools: Tools) -> Handler:
@@ -31,17 +32,17 @@ def _as_two(left: Any, right: Any) -> tuple[Sequence[Any], Mapping[str, Any] | N
 
 
 class _ChildCall:
-    """Calls the target in the sandbox; each call holds one of the kernel's slots."""
+    """Calls the target in the sandbox, and returns `Timed`; each call holds one of the kernel's slots."""
 
     def __init__(self, spec: CallOperation, tools: Tools) -> None:
         self._spec = spec
         self._listed = tools.allowed.lists(spec.target)
         self._sandbox = tools.sandbox
 
-    async def __call__(self, args: list[Any], kwargs: dict[str, Any] | None) -> Any:
+    async def __call__(self, args: list[Any], kwargs: dict[str, Any] | None) -> Timed:
         spec = self._spec
         try:
-            return await self._sandbox.call(
+            return await self._sandbox.timed_call(
                 spec.target,
                 args,
                 kwargs,

@@ -15,11 +15,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fuzzfarm_worker.sandbox.caller import Timed
     from fuzzfarm_worker.sandbox.pool import Sandbox
 
-__all__ = ["Sandbox"]
+__all__ = ["Sandbox", "Timed"]
 
-_MODULES = {"Sandbox": "pool"}
+_MODULES = {"Sandbox": "pool", "Timed": "caller"}
 
 
 def __getattr__(name: str) -> Any:

@@ -14,7 +14,7 @@ import time
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from fuzzfarm_shared.errors import CodecError, TargetError
 from fuzzfarm_shared.outcomes import OperationError
@@ -22,7 +22,7 @@ from fuzzfarm_shared.values import unpack
 from fuzzfarm_worker.failures import OperationFailedError
 from fuzzfarm_worker.sandbox.cells import NO_LIMIT, Cell
 from fuzzfarm_worker.sandbox.frames import MAX_ANSWER_BYTES, READ_BYTES, BrokenStreamError, FrameReader
-from fuzzfarm_worker.sandbox.serving import Answer
+from fuzzfarm_worker.sandbox.serving import DONE, REFUSED, RETURNED
 
 if TYPE_CHECKING:
     from fuzzfarm_worker.sandbox.child import ForkedChild
@@ -43,6 +43,20 @@ START_WAIT_S = 10.0
 """A child that has calls and begins none of them for so long was stopped: it is killed, and they go to another."""
 
 
+class Timed(NamedTuple):
+    """What a call returned, and when it ran.
+
+    Attributes:
+        value: what it returned.
+        started: its start, on the monotonic clock.
+        took_s: seconds from there to its end.
+    """
+
+    value: Any
+    started: float
+    took_s: float
+
+
 @dataclass(slots=True, eq=False)
 class Call:
     """One call on its way.
@@ -51,14 +65,14 @@ class Call:
         target: what is called.
         request: the frame that a child gets.
         timeout_s: seconds from its start; None: no limit.
-        answer: its value, OperationFailedError, or TargetError when it cannot be called on this host.
+        answer: its value as `Timed`, OperationFailedError, or TargetError when it cannot be called on this host.
         caller: the child that has it.
     """
 
     target: str
     request: bytes
     timeout_s: float | None
-    answer: asyncio.Future[Any]
+    answer: asyncio.Future[Timed]
     caller: Caller | None = field(default=None)
 
 
@@ -115,6 +129,11 @@ class Caller:
         child.exited.add_done_callback(lambda _: self._exited())
 
     @property
+    def free(self) -> bool:
+        """Whether it has nothing to do, and may be given something."""
+        return not (self._sent or self._dying or self._unsent or self._settling)
+
+    @property
     def busy(self) -> bool:
         """Whether it has calls."""
         return bool(self._sent)
@@ -139,9 +158,8 @@ class Caller:
         """Have the child run these calls after those that it has."""
         now = time.monotonic()
         if not self._sent:
-            self._since = self._looked_at = now
-            self._cpu_s = self.child.cpu_s() or 0.0
-            self._computes = True
+            self._since = now
+            self._looked_at = 0.0
         self._sent += calls
         for call in calls:
             call.caller = self
@@ -166,9 +184,11 @@ class Caller:
             return False
         if now - self._looked_at > LOOK_APART_S:
             cpu_s = self.child.cpu_s()
-            if cpu_s is not None:
+            if self._looked_at == 0.0 or cpu_s is None:
+                self._computes = True  # nothing to compare with
+            else:
                 self._computes = cpu_s - self._cpu_s > COMPUTING_SHARE * (now - self._looked_at)
-                self._cpu_s = cpu_s
+            self._cpu_s = cpu_s or 0.0
             self._looked_at = now
         return self._computes
 
@@ -183,6 +203,11 @@ class Caller:
         self._dying = True
         self.killed_for = call
         self.child.kill()
+
+    def span(self) -> tuple[float, float]:
+        """Return start and seconds until now of the call that runs, or ran when the child ended."""
+        started = self._numbers[Cell.STARTED] / 1e9
+        return started, time.monotonic() - started
 
     def split(self) -> tuple[Call | None, list[Call]]:
         """Return the call with which the child ended, and those that are for another child."""
@@ -250,25 +275,25 @@ class Caller:
         mean_s = (now - self._since) / len(bodies)
         self._since = self.idle_since = now
         for body in bodies:
-            code, value = unpack(body)
+            code, value, started_ns, took_ns = unpack(body)
             call = self._sent.popleft()
             self._first += 1
             if call is not None:
-                self._settle(call, code, value)
+                self._settle(call, code, Timed(value, started_ns / 1e9, took_ns / 1e9))
             else:
                 self._returned()
         self._owner.answered(len(bodies), mean_s)
 
-    def _settle(self, call: Call, code: int, value: Any) -> None:
-        if code == Answer.RETURNED:
+    def _settle(self, call: Call, code: int, timed: Timed) -> None:
+        if code == RETURNED:
             self._owner.take_back([call])
         elif not call.answer.done():
-            if code == Answer.DONE:
-                call.answer.set_result(value)
-            elif code == Answer.REFUSED:
-                call.answer.set_exception(TargetError(call.target, str(value)))
-            elif type(value) is OperationError:
-                call.answer.set_exception(OperationFailedError(value))
+            if code == DONE:
+                call.answer.set_result(timed)
+            elif code == REFUSED:
+                call.answer.set_exception(TargetError(call.target, str(timed.value)))
+            elif type(timed.value) is OperationError:
+                call.answer.set_exception(OperationFailedError(timed.value, timed[1:]))
             else:
                 raise TypeError
 

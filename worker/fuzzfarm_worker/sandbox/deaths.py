@@ -16,39 +16,45 @@ TAIL_CHARS = 2_000
 
 def death_of(caller: Caller, call: Call) -> OperationFailedError:
     """Return the error of `call`, with which the child of `caller` ended."""
+    return OperationFailedError(_error(caller, call), caller.span())
+
+
+def _error(caller: Caller, call: Call) -> OperationError:
+    printed = clipped(caller.child.printed(), TAIL_CHARS) or None
     if caller.expired:
         message = f"the call's child took longer than {call.timeout_s} s and was killed"
-        return OperationFailedError(OperationError(ErrorKind.TIMEOUT, "TimeoutError", message, _printed(caller)))
+        return OperationError(ErrorKind.TIMEOUT, "TimeoutError", message, printed)
     end = caller.child.exited.result()
     if end.guardian_lost:
-        return lost_with_worker(str(end.zygote))
+        return _lost(str(end.zygote))
+    how = ending_name(end.returncode)
     if end.zygote is not None:
         message = f"the child was killed with its zygote, which ended by itself ({end.zygote})"
-        return _killed(end.returncode, message, _printed(caller))
-    if caller.broken:
+    elif caller.broken:
         message = "the child wrote to its worker's socket and was killed: leave the descriptors of others alone"
-        return _killed(end.returncode, message, _printed(caller))
-    if end.returncode < 0:
-        return _killed(end.returncode, f"the child was ended by {ending_name(end.returncode)}", _printed(caller))
-    return _killed(end.returncode, f"the child ended with {ending_name(end.returncode)}", _printed(caller))
+    else:
+        message = f"the child was ended by {how}" if end.returncode < 0 else f"the child ended with {how}"
+    return _killed(end.returncode, message, printed)
 
 
 def never_began(last: str) -> OperationFailedError:
     """Return the error of a call that no child begins, because each ends before; `last` says how the last one did."""
-    return _killed(1, f"children end before they begin this call; the last one: {last}", None)
+    return OperationFailedError(
+        _killed(1, f"children end before they begin this call; the last one: {last}", None),
+    )
 
 
 def lost_with_worker(reason: str) -> OperationFailedError:
     """Return the error of a call whose zygote cannot be started or kept, for a reason that is the worker's."""
-    return OperationFailedError(OperationError(ErrorKind.WORKER_LOST, "GuardianLostError", reason))
+    return OperationFailedError(_lost(reason))
 
 
-def _killed(returncode: int, message: str, printed: str | None) -> OperationFailedError:
+def _lost(reason: str) -> OperationError:
+    return OperationError(ErrorKind.WORKER_LOST, "GuardianLostError", reason)
+
+
+def _killed(returncode: int, message: str, printed: str | None) -> OperationError:
     if returncode < 0:
         name = signal_name(-returncode)
-        return OperationFailedError(OperationError(ErrorKind.KILLED, name, message, printed, signal=name))
-    return OperationFailedError(OperationError(ErrorKind.KILLED, "SystemExit", message, printed))
-
-
-def _printed(caller: Caller) -> str | None:
-    return clipped(caller.child.printed(), TAIL_CHARS) or None
+        return OperationError(ErrorKind.KILLED, name, message, printed, signal=name)
+    return OperationError(ErrorKind.KILLED, "SystemExit", message, printed)

@@ -6,8 +6,8 @@ import struct
 
 _LENGTH = struct.Struct("<I")
 
-READ_BYTES = 262_144
-"""One read: what a unix socket holds by default, thousands of small frames."""
+READ_BYTES = 65_536
+"""One read: hundreds of small frames. More than 128 KiB would be mapped and unmapped for each."""
 
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 """Largest answer of a child. A worker that is told of a larger one takes the child for broken."""

@@ -79,7 +79,7 @@ class Group:
 
     Attributes:
         callers: its children.
-        idle_since: monotonic time at which it was left without calls.
+        idle_since: monotonic time of the last answer.
     """
 
     def __init__(self, owner: Owner, module: str, limits: Limits) -> None:
@@ -108,6 +108,11 @@ class Group:
 
     def submit(self, call: Call) -> None:
         """Run a call as soon as a child has room; those of one turn of the event loop travel together."""
+        if not self._waiting:
+            for caller in self.callers:
+                if caller.free:  # at once: another turn of the event loop would take a quarter of a call's time
+                    caller.send([call])
+                    return
         self._waiting.append(call)
         if not self._pumping:
             self._pumping = True
@@ -152,7 +157,9 @@ class Group:
         weight = 1.0 if self._mean_s is None else min(1.0, count / 10)
         self._mean_s = mean_s * weight + (self._mean_s or 0.0) * (1.0 - weight)
         self._barren = 0
-        self._pump()
+        self.idle_since = time.monotonic()
+        if self._waiting:
+            self._pump()
 
     def take_back(self, calls: list[Call]) -> None:
         """See `caller.Owner`."""
@@ -190,10 +197,7 @@ class Group:
                 break
         if self._waiting and not self.callers and not self._forking:
             self._add_caller()
-        if self.busy:
-            self._look_later()
-        else:
-            self.idle_since = time.monotonic()
+        self._look_later()
 
     @property
     def _ahead(self) -> int:

@@ -13,7 +13,7 @@ from fuzzfarm_shared.targets import import_failure
 from fuzzfarm_shared.values import pack
 from fuzzfarm_worker.processes import Limits, ProcessManager
 from fuzzfarm_worker.processes.pipes import FastPipes, Pipes
-from fuzzfarm_worker.sandbox.caller import Call
+from fuzzfarm_worker.sandbox.caller import Call, Timed
 from fuzzfarm_worker.sandbox.frames import framed
 from fuzzfarm_worker.sandbox.group import Group
 
@@ -87,7 +87,23 @@ class Sandbox:
         memory_bytes: int | None = None,
         listed: bool = True,
     ) -> Any:
-        """Call `target`, which may be async, in a child, and return its value.
+        """Call `target`, which may be async, in a child, and return its value; see `timed_call`."""
+        timed = await self.timed_call(
+            target, args, kwargs, timeout_s=timeout_s, memory_bytes=memory_bytes, listed=listed
+        )
+        return timed.value
+
+    async def timed_call(
+        self,
+        target: str,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        timeout_s: float | None = None,
+        memory_bytes: int | None = None,
+        listed: bool = True,
+    ) -> Timed:
+        """Call `target`, which may be async, in a child, and return its value with the time that it took there.
 
         Args:
             target: "module:qualname".

@@ -226,10 +226,10 @@ class Zygote:
         """Kill what came back from children that are no more; returns the tags of what was still there."""
         if self._tags is None:
             return []
-        alive = {tag for _, tag in self._children.values()}
+        ended = {ending.tag for ending in self._ending}  # what the module itself has started has no such tag
         dying = []
         for pid in _children_of_this_process():
-            if pid not in self._children and (tag := tag_of(pid)) not in alive:
+            if pid not in self._children and (tag := tag_of(pid)) in ended:
                 dying.append(tag)
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.kill(pid, signal.SIGKILL)

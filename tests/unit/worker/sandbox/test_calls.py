@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -198,6 +200,20 @@ def test_a_target_that_forks_and_returns_twice_answers_once(run: Run) -> None:
     run(scenario)
 
 
+def test_a_call_that_waited_for_its_child_tells_when_it_ran(run: Run) -> None:
+    async def scenario(sandbox: Sandbox) -> None:
+        called = time.monotonic()
+        value, started, took_s = await sandbox.timed_call(name("echo"), [1])
+        assert value == 1
+        assert called < started <= started + took_s < time.monotonic()
+        with pytest.raises(OperationFailedError) as caught:
+            await sandbox.call(name("note"), [os.devnull, 0, "hang"], timeout_s=0.1)
+        assert caught.value.span is not None
+        assert caught.value.span[1] >= 0.1
+
+    run(scenario)
+
+
 def test_tasks_that_a_call_leaves_behind_end_with_it(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "late"
 
@@ -283,6 +299,18 @@ def test_a_module_that_starts_threads_is_imported_by_each_child(run: Run) -> Non
         assert await sandbox.call("threaded_import:double", [4], timeout_s=60) == 8
 
     run(scenario)
+
+
+@linux_only
+def test_a_program_that_a_module_starts_at_its_import_ends_with_the_zygote(run: Run) -> None:
+    async def scenario(sandbox: Sandbox) -> int:
+        helper = await sandbox.call("helper_import:helper")
+        with pytest.raises(OperationFailedError):
+            await sandbox.call("helper_import:end")
+        assert await sandbox.call("helper_import:helper") == helper
+        return int(helper)
+
+    assert not is_running(run(scenario))
 
 
 @linux_only
