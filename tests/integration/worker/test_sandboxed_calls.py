@@ -6,14 +6,14 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from children import all_end, is_running, watched
 
-from fuzzfarm import CallOperation, ErrorKind, Farm
+from fuzzfarm import CallOperation, ErrorKind, Farm, SubprocessJob
 from fuzzfarm_worker.allowlist import AllowList
 from fuzzfarm_worker.executors.kernel import Kernel
 from fuzzfarm_worker.handlers import Tools, handler_for
@@ -139,6 +139,30 @@ def test_a_module_that_cannot_be_imported_on_one_worker_is_called_on_another(
                 await asyncio.sleep(0.05)
             calls = CallOperation.many("of_one_host:f", range(200), isolation="child")
             assert (await (await farm.submit(calls)).wait(WAIT_S)).results == {str(n): n for n in range(200)}
+
+    asyncio.run(scenario())
+
+
+def test_operations_of_every_kind_share_the_slots_of_a_worker(
+    farm_settings: dict[str, Any], start_worker: StartWorker, tmp_path: Path
+) -> None:
+    folder = str(tmp_path)
+    count = 'file=$(mktemp -p "$0"); ls "$0" | wc -l; sleep 0.1; rm "$file"'
+
+    def operations() -> Iterator[Any]:
+        for _ in range(4):
+            for name in ("overlap", "overlap_async", "overlap_partial"):
+                yield CallOperation(target=f"farm_targets:{name}", args=[folder])
+            yield CallOperation(target="farm_targets:overlap", args=[folder], isolation="child")
+            yield SubprocessJob(command=["sh", "-c", count, folder])
+
+    async def scenario() -> None:
+        start_worker(max_concurrency=2, share_after_s=60)
+        async with Farm.connect(**farm_settings) as farm:
+            results = (await (await farm.submit(operations())).wait(WAIT_S)).results.values()
+        counts = [value if isinstance(value, int) else int(value.stdout) for value in results]
+        assert len(counts) == 20
+        assert max(counts) == 2
 
     asyncio.run(scenario())
 

@@ -19,10 +19,10 @@ from fuzzfarm_worker.chunks.attempt import MOST_DEATHS, Attempt
 from fuzzfarm_worker.chunks.recorder import Recorder
 from fuzzfarm_worker.executors.kernel import Call, Record
 from fuzzfarm_worker.failures import OperationFailedError
-from fuzzfarm_worker.fuzzing.interpreter import LOAD_TIMEOUT_S
 from fuzzfarm_worker.handlers import Handler, RefusedError, handler_for
 from fuzzfarm_worker.renewal import LeaseEnd
 from fuzzfarm_worker.sandbox import Timed
+from fuzzfarm_worker.sandbox.link import LOAD_TIMEOUT_S
 
 HANG_MARGIN_S = 5.0
 """A loop that did not come round for this long after the longest time-out of a chunk is hung."""

@@ -21,12 +21,11 @@ from fuzzfarm_shared.errors import TargetError
 from fuzzfarm_worker.environment import interpreter_environment
 from fuzzfarm_worker.fuzzing.child import DUMP_SIGNAL
 from fuzzfarm_worker.fuzzing.frames import Channel
-from fuzzfarm_worker.fuzzing.recorder import Cell, Recorder, open_memory
+from fuzzfarm_worker.fuzzing.recorder import Cell, Recorder
 from fuzzfarm_worker.fuzzing.signature import Frame
 from fuzzfarm_worker.processes import ProcessConfig, ProcessManager
-
-LOAD_TIMEOUT_S = 60.0
-"""Longest import of a target: heavy scientific stacks on a busy host need tens of seconds."""
+from fuzzfarm_worker.sandbox.cells import open_memory
+from fuzzfarm_worker.sandbox.link import LOAD_TIMEOUT_S
 
 ANSWER_TIMEOUT_S = 10.0
 """Longest wait for an answer that needs no code of the target."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import mmap
 import os
-import tempfile
 from enum import IntEnum
 
 SIZE_BYTES = mmap.PAGESIZE
@@ -40,14 +39,6 @@ class Cell(IntEnum):
     """Not 0: end after this example."""
     DEADLINE = 6
     """Start no example after this time, `time.monotonic_ns()`; 0: none."""
-
-
-def open_memory(name: str) -> int:
-    """Return a descriptor of an empty file that only we can reach, in memory where the system can do that."""
-    if hasattr(os, "memfd_create"):
-        return os.memfd_create(name)
-    with tempfile.TemporaryFile() as file:
-        return os.dup(file.fileno())
 
 
 class Recorder:
