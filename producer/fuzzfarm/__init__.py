@@ -1,8 +1,9 @@
 """fuzzfarm: submit keyed batches of fuzz operations and subprocess jobs, and get keyed outcomes back."""
 
-from fuzzfarm.batch import Batch, OutcomeStream
+from fuzzfarm.batch import Batch
 from fuzzfarm.executor import FarmExecutor
 from fuzzfarm.farm import Farm
+from fuzzfarm.streams import LiveStream, OutcomeStream
 from fuzzfarm.sync import SyncBatch, SyncFarm
 from fuzzfarm_shared.errors import (
     BatchConflictError,
@@ -39,6 +40,7 @@ from fuzzfarm_shared.outcomes import (
     Outcome,
     SubprocessResult,
 )
+from fuzzfarm_shared.progress import Progress
 from fuzzfarm_shared.reports import WorkerReport
 from fuzzfarm_shared.settings import ProducerSettings
 
@@ -67,6 +69,7 @@ __all__ = [
     "FuzzResult",
     "FuzzfarmError",
     "InvalidOperationError",
+    "LiveStream",
     "NotARedisServerError",
     "OperationError",
     "Outcome",
@@ -74,6 +77,7 @@ __all__ = [
     "PayloadTooLargeError",
     "ProcessLimits",
     "ProducerSettings",
+    "Progress",
     "QueueFullError",
     "RemoteError",
     "RemoteTimeoutError",

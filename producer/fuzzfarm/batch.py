@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from itertools import islice
-from typing import Any
+from collections.abc import AsyncGenerator
+from typing import Any, Literal, overload
 
+from fuzzfarm.streams import LiveStream, OutcomeStream
 from fuzzfarm_shared.errors import BatchNotFoundError, BatchNotSealedError
-from fuzzfarm_shared.outcomes import BatchAggregate, BatchStatus, ErrorKind, FuzzResult, OperationError, Outcome
+from fuzzfarm_shared.outcomes import BatchAggregate, BatchStatus, ErrorKind, FuzzResult, OperationError
 from fuzzfarm_shared.segments import Segment
 from fuzzfarm_shared.settling import readable_payload, settled
 from fuzzfarm_shared.signing import Signer
-from fuzzfarm_shared.store import AttemptStore, Claim, OutcomeCursor, ReadingStore, Server
+from fuzzfarm_shared.store import AttemptStore, Claim, OutcomeCursor, ReadingStore, Server, TellingStore
 
 CANCELLER = "canceller"
 """Stands for a worker in the outcomes that `cancel` records itself."""
@@ -45,16 +45,25 @@ class Batch:
         """
         return await self._readings.status(self.key)
 
-    def stream(self, cursor: str | None = None) -> OutcomeStream:
+    @overload
+    def stream(self, cursor: str | None = None, *, progress: Literal[False] = False) -> OutcomeStream: ...
+    @overload
+    def stream(self, cursor: str | None = None, *, progress: Literal[True]) -> LiveStream: ...
+    def stream(self, cursor: str | None = None, *, progress: bool = False) -> OutcomeStream | LiveStream:
         """Return all outcomes in the order of their completion, waiting for those to come.
 
         Args:
             cursor: what `OutcomeStream.cursor` said earlier, here or in another process; None: from the beginning.
+            progress: yield, between outcomes, a `Progress` of each subprocess job that runs for longer than a second,
+                about every second. It may be missing or late, and never holds up an outcome.
 
         The stream ends after the last outcome of the batch, survives a lost connection, and raises as `status` does.
         Leaving it early costs nothing.
         """
-        return OutcomeStream(self._readings, self.key, OutcomeCursor.parse(cursor) if cursor else OutcomeCursor())
+        start = OutcomeCursor.parse(cursor) if cursor else OutcomeCursor()
+        if progress:
+            return LiveStream(self._readings, TellingStore(self._server, self._signer), self.key, start)
+        return OutcomeStream(self._readings, self.key, start)
 
     async def segments(self) -> AsyncGenerator[Segment, None]:
         """Yield outcomes as `stream` does, but by commit and in columns, for readers that count time per outcome."""
@@ -162,48 +171,3 @@ def _collect(segment: Segment, results: dict[str, Any], errors: dict[str, Operat
             errors[key] = segment.errors[place]
         else:
             results[key] = value
-
-
-class OutcomeStream(AsyncIterator[Outcome]):
-    """Outcomes in completion order; made by `Batch.stream`."""
-
-    def __init__(self, readings: ReadingStore, batch: str, start: OutcomeCursor) -> None:
-        self._segments = readings.segments(batch, start.entry)
-        self._outcomes: Iterator[Outcome] = iter(())
-        self._behind = start.entry
-        self._taken = start.taken
-        self._current: str | None = None
-
-    @property
-    def cursor(self) -> str:
-        """The place behind the last outcome that was taken; give it to `Batch.stream` to go on from there."""
-        return str(OutcomeCursor(self._behind, self._taken))
-
-    def __aiter__(self) -> OutcomeStream:
-        return self
-
-    async def __anext__(self) -> Outcome:
-        while (outcome := next(self._outcomes, None)) is None:
-            await self._advance()
-        self._taken += 1
-        return outcome
-
-    async def take(self) -> list[Outcome] | None:
-        """Return what came with one read, for loops that count time per call; None at the end."""
-        try:
-            first = await anext(self)
-        except StopAsyncIteration:
-            return None
-        rest = list(self._outcomes)
-        self._taken += len(rest)
-        return [first, *rest]
-
-    async def aclose(self) -> None:
-        """Stop reading."""
-        await self._segments.aclose()
-
-    async def _advance(self) -> None:
-        if self._current is not None:
-            self._behind, self._current, self._taken = self._current, None, 0
-        self._current, segment = await anext(self._segments)
-        self._outcomes = islice(segment.outcomes(), self._taken, None)

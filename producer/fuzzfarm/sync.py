@@ -7,12 +7,14 @@ import threading
 from collections.abc import Coroutine, Iterator
 from concurrent.futures import Future
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar, overload
 
 from fuzzfarm.batch import Batch
 from fuzzfarm.farm import Farm
 from fuzzfarm.feed import Operations
+from fuzzfarm.streams import LiveStream, OutcomeStream
 from fuzzfarm_shared.outcomes import BatchAggregate, BatchStatus, Outcome
+from fuzzfarm_shared.progress import Progress
 from fuzzfarm_shared.reports import WorkerReport
 
 T = TypeVar("T")
@@ -116,9 +118,14 @@ class SyncBatch:
         """As `Batch.status`."""
         return self._farm.run(self._batch.status())
 
-    def stream(self, cursor: str | None = None) -> Iterator[Outcome]:
+    @overload
+    def stream(self, cursor: str | None = None, *, progress: Literal[False] = False) -> Iterator[Outcome]: ...
+    @overload
+    def stream(self, cursor: str | None = None, *, progress: Literal[True]) -> Iterator[Outcome | Progress]: ...
+    def stream(self, cursor: str | None = None, *, progress: bool = False) -> Iterator[Outcome | Progress]:
         """As `Batch.stream`."""
-        stream = self._batch.stream(cursor)
+        stream: OutcomeStream | LiveStream
+        stream = self._batch.stream(cursor, progress=True) if progress else self._batch.stream(cursor)
         try:
             while (some := self._farm.run(stream.take())) is not None:
                 yield from some

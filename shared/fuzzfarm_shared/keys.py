@@ -41,6 +41,10 @@ class Part(StrEnum):
     """List: count and digest of every accepted payload, which a resumed submit is compared with."""
     DIGESTS = "#k"
     """Set: digests of the operation keys seen, while the batch is being submitted from lazy input."""
+    WATCHED = "#w"
+    """String: somebody looks at the progress of running jobs; lives for seconds."""
+    PROGRESS = "#g"
+    """Hash: chunk id to the progress of its jobs; lives for seconds."""
     PARTIALS = "#m:"
     """List per payload: results of the shards of one fuzz operation, until they are merged."""
 

@@ -16,7 +16,7 @@ from fuzzfarm_shared.keys import AttemptId
 from fuzzfarm_shared.log import get_logger
 from fuzzfarm_shared.reports import HEARTBEAT_TTL_S, WorkerReport
 from fuzzfarm_shared.settings import WorkerHostSettings
-from fuzzfarm_shared.store import AttemptStore, Claim, Refused, Server
+from fuzzfarm_shared.store import AttemptStore, Claim, Refused, Server, TellingStore
 from fuzzfarm_worker.allowlist import AllowList
 from fuzzfarm_worker.chunks import Attempt, Station, work_of
 from fuzzfarm_worker.executors.kernel import Kernel
@@ -78,6 +78,7 @@ class WorkerHost:
             settings=self.settings,
             signer=self.settings.signer,
             store=self.store,
+            telling=TellingStore(self.server, self.settings.signer),
             kernel=self.kernel,
             intake=self.intake,
             renewals=renewals,

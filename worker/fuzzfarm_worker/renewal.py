@@ -36,6 +36,7 @@ class LeaseEnd(Enum):
 
 
 _REPLIES = {1: LeaseEnd.LOST, 2: LeaseEnd.CANCELLED}
+_WATCHED = 3
 
 
 @dataclass(slots=True)
@@ -45,6 +46,7 @@ class Lease:
     Attributes:
         attempt: which chunk.
         on_end: called once in the event loop when the lease was lost or the batch was cancelled.
+        watched: whether somebody looks at the progress of its jobs.
         deadline: monotonic time after which the worker is hung and must not keep the chunk; None: no limit.
         ended: why the lease asked to stop, once it has.
     """
@@ -52,6 +54,7 @@ class Lease:
     attempt: AttemptId
     on_end: Callable[[LeaseEnd], None]
     deadline: float | None = None
+    watched: bool = False
     ended: LeaseEnd | None = None
 
     def end(self, reason: LeaseEnd) -> None:
@@ -113,6 +116,7 @@ class RenewalThread:
             log.warning("leases could not be renewed", reason=str(exc))
             return
         for lease, reply in zip(leases, replies, strict=True):
+            lease.watched = reply == _WATCHED
             if reply in _REPLIES and not self._loop.is_closed():
                 self._loop.call_soon_threadsafe(lease.end, _REPLIES[reply])
 

@@ -37,6 +37,7 @@ ArgFile = Annotated[
     typer.Option("--arg-file", "-a", metavar="FILE", help="Read inputs from a file, one per line; - is stdin.",
                  show_default=False),
 ]  # fmt: skip
+Tag = Annotated[bool, typer.Option("--tag", help="Begin each line of output with the key of its job, and a tab.")]
 Timeout = Annotated[float, typer.Option("--timeout", metavar="SECONDS", help="Seconds for each job; 0: no limit.")]
 Retries = Annotated[int, typer.Option("--retries", min=0, metavar="N", help="Further tries of a job that failed.")]
 MaxOutput = Annotated[
@@ -98,6 +99,7 @@ class Printer:
 
     output: Output
     keep_order: bool
+    tag: bool
     order: list[str] = field(default_factory=list)
     failed: int = 0
     printed: int = 0
@@ -123,13 +125,18 @@ class Printer:
 
     def _print_result(self, key: str, result: SubprocessResult) -> None:
         if not self.output.as_json:
-            self.output.raw(_as_bytes(result.stdout))
-            self.output.raw(_as_bytes(result.stderr), error=True)
+            self.output.raw(self._tagged(key, _as_bytes(result.stdout)))
+            self.output.raw(self._tagged(key, _as_bytes(result.stderr)), error=True)
         if result.exit_code != 0:
             self.failed += 1
             self._complain(key, result.signal or f"exit code {result.exit_code}")
         if result.truncated:
             self._complain(key, "output cut: raise --max-output to keep more")
+
+    def _tagged(self, key: str, data: bytes) -> bytes:
+        if not self.tag:
+            return data
+        return b"".join(b"%s\t%s" % (key.encode("utf-8", "replace"), line) for line in data.splitlines(keepends=True))
 
     def _complain(self, key: str, text: str) -> None:
         if not self.output.as_json:
@@ -140,6 +147,7 @@ def exec_(
     command: Command,
     jobs: Jobs = None,
     keep_order: KeepOrder = False,
+    tag: Tag = False,
     arg_file: ArgFile = None,
     timeout_s: Timeout = DEFAULT_TIMEOUT_S,
     retries: Retries = 0,
@@ -152,8 +160,9 @@ def exec_(
 ) -> None:
     """Run a command for each input, watched and in parallel.
 
-    {} in the command is replaced by the input; without {} the input is appended. Inputs follow :::, or are lines of
-    --arg-file. Every job is keyed by its input.
+    {} in the command is replaced by the input, {.} {/} {//} {/.} by its path without extension, its file name, its
+    folder, and its file name without extension; without any of them the input is appended. Inputs follow :::, or are
+    lines of --arg-file. Every job is keyed by its input.
     """
     options: dict[str, Any] = {
         "timeout_s": timeout_s or None,
@@ -165,7 +174,7 @@ def exec_(
         "limits": {"memory_bytes": None if memory is None else size_in_bytes(memory)},
     }
     sheet = Jobsheet(CommandTemplate.parse(command), arg_file, options)
-    run(_exec(sheet, jobs, key, redis, Printer(Output(as_json), keep_order)))
+    run(_exec(sheet, jobs, key, redis, Printer(Output(as_json), keep_order, tag)))
 
 
 async def _exec(sheet: Jobsheet, jobs: int | None, key: str | None, redis: str | None, printer: Printer) -> int:
@@ -175,10 +184,13 @@ async def _exec(sheet: Jobsheet, jobs: int | None, key: str | None, redis: str |
     async with chosen_farm(redis, None if farm_is_given(redis) else 1, max_concurrency=jobs or usable_cores()) as farm:
         batch = await farm.submit(_remembering(sheet, printer), key)
         try:
-            status = await Follower(farm, batch, meter_for(output)).follow(printer.take)
+            live = output.live_console is not None
+            status = await Follower(farm, batch, meter_for(output), jobs=live).follow(printer.take)
         except asyncio.CancelledError:
             await batch.cancel()
             raise
+    if not status.total:
+        output.note("there was no input: nothing was run")
     if printer.failed:
         output.note(f"{printer.failed:,} of {count(status.total, 'job')} failed")
     return ExitCode.FAILURES if printer.failed else ExitCode.CLEAN

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import suppress
 
 from fuzzfarm.batch import Batch
+from fuzzfarm.cli.jobs import RunningJobs
 from fuzzfarm.cli.meter import Meter, Reading
 from fuzzfarm.farm import Farm
 from fuzzfarm_shared.outcomes import BatchStatus, Finding, FuzzResult, Outcome
+from fuzzfarm_shared.progress import Progress
 
 READ_EVERY_S = 0.25
 """Often enough to look alive; four small requests a second."""
@@ -27,6 +29,7 @@ class Follower:
         meter: shows progress.
         examples_total: examples that were asked for, where that is known.
         early: gives findings that are not in an outcome yet, once each; None: they are counted when outcomes come.
+        jobs: show the subprocess jobs that run, too.
     """
 
     def __init__(
@@ -36,6 +39,7 @@ class Follower:
         meter: Meter,
         examples_total: int | None = None,
         early: Callable[[], Awaitable[list[Finding]]] | None = None,
+        jobs: bool = False,
     ) -> None:
         self._farm = farm
         self._batch = batch
@@ -43,6 +47,7 @@ class Follower:
         self._examples_total = examples_total
         self._early = early
         self._findings: set[str] = set()
+        self._jobs = RunningJobs() if jobs else None
 
     async def follow(self, take: Callable[[Outcome], None], cursor: str | None = None) -> BatchStatus:
         """Give every outcome to `take` in the order of completion, and return the last status.
@@ -61,12 +66,24 @@ class Follower:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._read(ended))
                 try:
-                    async for outcome in self._batch.stream(cursor):
+                    async for outcome in self._outcomes(cursor):
                         self._note(outcome)
                         take(outcome)
                 finally:
                     ended.set()
         return await self._batch.status()
+
+    async def _outcomes(self, cursor: str | None) -> AsyncGenerator[Outcome, None]:
+        if self._jobs is None:
+            async for outcome in self._batch.stream(cursor):
+                yield outcome
+            return
+        async for event in self._batch.stream(cursor, progress=True):
+            if isinstance(event, Progress):
+                self._jobs.note(event)
+            else:
+                self._jobs.end(event.key)
+                yield event
 
     async def _read(self, ended: asyncio.Event) -> None:
         """Show readings until `ended`, and not until cancelled: a connection that is being made can swallow that."""
@@ -78,7 +95,8 @@ class Follower:
             if self._early is not None:
                 self._findings.update(finding.id for finding in await self._early())
             status = await self._batch.status()
-            self._meter.show(Reading(status, len(self._findings), workers, self._examples_total))
+            jobs = () if self._jobs is None else self._jobs.now()
+            self._meter.show(Reading(status, len(self._findings), workers, self._examples_total, jobs))
             with suppress(TimeoutError):
                 async with asyncio.timeout(READ_EVERY_S):
                     await ended.wait()

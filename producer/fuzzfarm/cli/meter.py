@@ -10,10 +10,13 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
+from fuzzfarm.cli.jobs import lines
 from fuzzfarm.cli.output import Output
 from fuzzfarm_shared.outcomes import BatchStatus
+from fuzzfarm_shared.progress import Progress as JobProgress
 
 RATE_WINDOW_S = 5.0
 """Rates are means over this: long enough to be calm, short enough to follow."""
@@ -31,12 +34,14 @@ class Reading:
         findings: distinct findings so far.
         workers: live workers of the farm.
         examples_total: examples that were asked for; None: not known, or limited by time.
+        jobs: subprocess jobs that run, the one that has run longest first, as far as that was asked for.
     """
 
     status: BatchStatus
     findings: int = 0
     workers: int = 0
     examples_total: int | None = None
+    jobs: tuple[JobProgress, ...] = ()
 
     @property
     def fuzzes(self) -> bool:
@@ -171,4 +176,5 @@ class LiveMeter:
     def show(self, reading: Reading) -> None:
         """Change the bar and the line."""
         description = describe(reading, self._rate.update(reading.done))
-        self._progress.update(self._task, description=description, completed=reading.done, total=reading.total)
+        text = escape("\n".join([description, *lines(reading.jobs)]))
+        self._progress.update(self._task, description=text, completed=reading.done, total=reading.total)

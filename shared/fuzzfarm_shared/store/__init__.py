@@ -4,6 +4,7 @@ from fuzzfarm_shared.store.attempts import AttemptStore, Claim, Commit, CommitRe
 from fuzzfarm_shared.store.readings import OutcomeCursor, ReadingStore
 from fuzzfarm_shared.store.server import Server
 from fuzzfarm_shared.store.submissions import Accepted, EncodedPayload, SubmissionStore
+from fuzzfarm_shared.store.telling import TellingStore
 
 __all__ = [
     "Accepted",
@@ -17,4 +18,5 @@ __all__ = [
     "Refused",
     "Server",
     "SubmissionStore",
+    "TellingStore",
 ]

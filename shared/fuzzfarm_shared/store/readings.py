@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from dataclasses import dataclass
 
 from fuzzfarm_shared.connection import LONGEST_BLOCK_S
@@ -20,6 +20,9 @@ ENTRIES_PER_READ = 16
 """Segments fetched at once: at most 50k outcomes each, so this bounds what a reader holds."""
 
 _COUNTERS = ("total", "succeeded", "failed", "cancelled", "sealed", "cancel", "examples", "late", "created", "finished")
+
+Entry = tuple[str, Segment]
+"""A segment and the id of its entry in the stream."""
 
 _CURSOR = re.compile(r"(?P<entry>[0-9]{1,20}(-[0-9]{1,20})?)(\+(?P<taken>[0-9]{1,9}))?")
 _LARGEST_ID = (1 << 64) - 1
@@ -96,22 +99,31 @@ class ReadingStore:
         Raises:
             BatchNotFoundError: when there is no such batch, or it expires while we wait.
         """
-        submit_id = await self._submit_id(batch)
-        context = outcome_context(batch, submit_id)
+        async for read in self.reads(batch, after, LONGEST_BLOCK_S):
+            for segment in read:
+                yield segment
+
+    async def reads(self, batch: str, after: str, block_s: float) -> AsyncGenerator[Iterator[Entry], None]:
+        """Yield what `segments` does by read, and nothing whenever nothing came for `block_s`; raises as it."""
+        context = outcome_context(batch, await self.submit_id(batch))
         name = self._keys.batch(batch, Part.OUTCOMES)
-        block_ms = int(LONGEST_BLOCK_S * 1000)
         while True:
             reply = await self._server.call(
-                "XREAD", "COUNT", ENTRIES_PER_READ, "BLOCK", block_ms, "STREAMS", name, after
+                "XREAD", "COUNT", ENTRIES_PER_READ, "BLOCK", int(block_s * 1000), "STREAMS", name, after
             )
             if not reply:
-                await self._submit_id(batch)
+                await self.submit_id(batch)
+                yield iter(())
                 continue
-            for entry, fields in reply[0][1]:
-                if b"end" in fields:
-                    return
-                after = entry.decode()
-                yield after, decode_segment(self._signer.open(fields[b"d"], context))
+            entries = reply[0][1]
+            ended = b"end" in entries[-1][1]
+            after = entries[-1][0].decode()
+            yield (  # decoded one by one: a reader holds the columns of one segment
+                (entry.decode(), decode_segment(self._signer.open(fields[b"d"], context)))
+                for entry, fields in (entries[:-1] if ended else entries)
+            )
+            if ended:
+                return
 
     async def shard_results(self, batch: str, payload: int, start: int) -> list[FuzzResult]:
         """Return the results of shards of a running fuzz operation, from the `start`-th recorded one on.
@@ -119,7 +131,7 @@ class ReadingStore:
         Raises:
             BatchNotFoundError: when there is no such batch, or it has expired.
         """
-        context = partial_context(batch, await self._submit_id(batch), payload)
+        context = partial_context(batch, await self.submit_id(batch), payload)
         name = f"{self._keys.batch(batch, Part.PARTIALS)}{payload}"
         envelopes = await self._server.call("LRANGE", name, start, -1)
         results = [unpack(self._signer.open(envelope, context)) for envelope in envelopes]
@@ -145,7 +157,8 @@ class ReadingStore:
         reports = [await self._server.call("GET", self._keys.worker(name.decode())) for name in names]
         return [report for report in reports if report is not None]
 
-    async def _submit_id(self, batch: str) -> str:
+    async def submit_id(self, batch: str) -> str:
+        """Return what every signature of the batch is bound to; raises BatchNotFoundError without such a batch."""
         raw = await self._server.call("HGET", self._keys.batch(batch, Part.META), "submit")
         if raw is None:
             raise BatchNotFoundError(batch)

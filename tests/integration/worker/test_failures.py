@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import select
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -226,6 +229,32 @@ def test_output_over_its_limit_is_cut_and_counted(shared_farm: Any) -> None:
     job = SubprocessJob(key="it", command=["head", "-c", "100000", "/dev/zero"], max_output_bytes=10, binary=True)
     result = asyncio.run(aggregate_of(shared_farm, job)).results["it"]
     assert (result.stdout, result.stdout_bytes, result.truncated) == (b"\0" * 10, 100_000, True)
+
+
+def test_a_result_says_what_the_program_used(shared_farm: Any) -> None:
+    code = "import time; data = bytearray(b'x' * 50_000_000)\nwhile time.process_time() < 0.2: pass"
+    job = SubprocessJob(key="it", command=[sys.executable, "-c", code])
+    result = asyncio.run(aggregate_of(shared_farm, job)).results["it"]
+    assert result.peak_memory_bytes > 50_000_000
+    assert result.cpu_time_s >= 0.2
+    assert result.duration_s >= result.cpu_time_s * 0.9
+
+
+def test_a_cancel_kills_what_a_job_has_started_in_other_sessions_too(shared_farm: Any, tmp_path: Path) -> None:
+    script = f"setsid sh -c 'echo $$ > {tmp_path}/new && mv {tmp_path}/new {tmp_path}/pid && exec sleep 1000' & wait"
+
+    async def scenario() -> int:
+        async with Farm.connect(**shared_farm) as farm, asyncio.timeout(WAIT_S):
+            batch = await farm.submit([SubprocessJob(key="it", command=["sh", "-c", script], timeout_s=2 * WAIT_S)])
+            while not (tmp_path / "pid").exists():
+                await asyncio.sleep(0.01)
+            grandchild = os.pidfd_open(int((tmp_path / "pid").read_text()))
+            assert await batch.cancel() == 1
+            return grandchild
+
+    grandchild = asyncio.run(scenario())
+    assert select.select([grandchild], [], [], 10.0)[0], "the grandchild still runs"
+    os.close(grandchild)
 
 
 def test_a_program_gets_its_input_and_its_variables(shared_farm: Any) -> None:

@@ -17,9 +17,11 @@ from fuzzfarm_shared.settings import WorkerHostSettings
 from fuzzfarm_shared.store.readings import outcome_context
 from fuzzfarm_worker.chunks.attempt import MOST_DEATHS, Attempt
 from fuzzfarm_worker.chunks.recorder import Recorder
+from fuzzfarm_worker.chunks.telling import Teller
 from fuzzfarm_worker.executors.kernel import Call, Record
 from fuzzfarm_worker.failures import OperationFailedError
 from fuzzfarm_worker.handlers import Handler, RefusedError, handler_for
+from fuzzfarm_worker.handlers.board import Board
 from fuzzfarm_worker.renewal import LeaseEnd
 from fuzzfarm_worker.sandbox import Timed
 from fuzzfarm_worker.sandbox.link import LOAD_TIMEOUT_S
@@ -50,6 +52,8 @@ class OperationsWork:
         self._handlers: list[Handler | None] = []
         self._refusals: list[TargetError] = []
         self._record: Record = self._recorder.record
+        self._board = Board()
+        self._teller = Teller(attempt, payload, self._board)
         self._ended = asyncio.Event()
 
     async def run(self) -> None:
@@ -84,12 +88,14 @@ class OperationsWork:
             except TargetError as exc:
                 self._handlers.append(None)
                 self._refusals.append(exc)
-        if any(isinstance(spec, CallOperation) and spec.isolation == "child" for spec in self._specs):
+        in_children = any(isinstance(spec, CallOperation) and spec.isolation == "child" for spec in self._specs)
+        if in_children or any(handler is not None and handler.tells for handler in self._handlers):
             self._record = self._record_child  # in all other chunks a step less for each operation
         self._extend_deadline()
 
     def _record_child(self, index: int, ok: bool, value: Any, tries: int, started: float, took_s: float) -> None:
-        """Record an outcome of a chunk with calls in children, which may have waited for one in their slots."""
+        """Record an outcome of a chunk with children; calls in them may have waited for one in their slots."""
+        self._board.remove(index)
         if isinstance(value, RefusedError):
             self._refusals.append(value.error)
             spec_of = self._payload.spec_of
@@ -108,6 +114,7 @@ class OperationsWork:
         finally:
             self._ended.set()
             await keeper
+            await self._teller.aclose()
 
     async def _give_up_first(self) -> None:
         """Record the error of the operation at which workers died; before its target is loaded, which may kill too."""
@@ -144,6 +151,8 @@ class OperationsWork:
             except TargetError as exc:
                 self._refusals.append(exc)
                 continue
+            if handler.tells:
+                args = (self._board.post(index), *args)
             if index + 1 >= attempt.stop:
                 # Said before the last call starts: when that takes the last slot nobody asks for another.
                 attempt.station.intake.started_all(attempt.claim.id)
@@ -160,6 +169,7 @@ class OperationsWork:
             while not await self._ends_within(min(commit_at, share_at, now + SIGN_OF_LIFE_S) - now):
                 now = time.monotonic()
                 self._extend_deadline()
+                self._teller.tell_soon()
                 if now >= commit_at:
                     await self._commit()
                     commit_at = now + settings.commit_every_s

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from fuzzfarm_shared.settings import WorkerHostSettings
 from fuzzfarm_shared.signing import Signer
-from fuzzfarm_shared.store import AttemptStore
+from fuzzfarm_shared.store import AttemptStore, TellingStore
 from fuzzfarm_worker.executors.kernel import Kernel
 from fuzzfarm_worker.fuzzing import FuzzChildren
 from fuzzfarm_worker.handlers import Tools
@@ -24,6 +24,7 @@ class Station:
         settings: of the worker.
         signer: checks payloads and signs outcomes.
         store: where chunks are claimed, committed and handed back.
+        telling: where progress is told.
         kernel: runs operations, all chunks together within its slots.
         intake: is told what has started.
         renewals: keeps leases.
@@ -36,6 +37,7 @@ class Station:
     settings: WorkerHostSettings
     signer: Signer
     store: AttemptStore
+    telling: TellingStore
     kernel: Kernel
     intake: Intake
     renewals: RenewalThread

@@ -48,6 +48,7 @@ class Handler:
         timeout_s: seconds for one try, where the function does not see to that itself.
         retries: further tries.
         retry_delay_s: seconds before the first of them.
+        tells: whether the function takes, before its other arguments, what notes a run of it on a `Board`.
     """
 
     function: Callable[..., Any]
@@ -55,3 +56,4 @@ class Handler:
     timeout_s: float | None
     retries: int
     retry_delay_s: float
+    tells: bool = False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from fuzzfarm_shared.operations import SubprocessJob
@@ -12,6 +12,7 @@ from fuzzfarm_worker.failures import OperationFailedError, clipped, signal_name
 from fuzzfarm_worker.handlers.base import Handler, Tools
 from fuzzfarm_worker.handlers.child import run_child
 from fuzzfarm_worker.processes import CommandResult, CommandSpec, Limits
+from fuzzfarm_worker.processes.run import CommandRun
 
 ERROR_TAIL_CHARS = 2_000
 """How much of the error output the error of a failed job shows."""
@@ -24,7 +25,7 @@ def subprocess_handler(spec: SubprocessJob, tools: Tools) -> Handler:
     def arguments(command: list[str], stdin: Any) -> tuple[Sequence[Any], Mapping[str, Any] | None]:
         return ([tools.allowed.program(command[0]), *command[1:]], stdin), None
 
-    return Handler(_Job(spec, cwd, tools), arguments, None, spec.retries, spec.retry_delay_s)
+    return Handler(_Job(spec, cwd, tools), arguments, None, spec.retries, spec.retry_delay_s, tells=True)
 
 
 class _Job:
@@ -42,7 +43,9 @@ class _Job:
             open_files=spec.limits.open_files,
         )
 
-    async def __call__(self, command: list[str], stdin: bytes | None) -> SubprocessResult:
+    async def __call__(
+        self, note: Callable[[CommandRun], None], command: list[str], stdin: bytes | None
+    ) -> SubprocessResult:
         spec = CommandSpec(
             command=command,
             cwd=self._cwd,
@@ -52,7 +55,7 @@ class _Job:
             max_output_bytes=self._spec.max_output_bytes,
             limits=self._limits,
         )
-        result = await run_child(self._processes, spec, command[0])
+        result = await run_child(self._processes, spec, command[0], note)
         if self._spec.check and result.exit_code != 0:
             raise OperationFailedError(_failure(command, result))
         return self._as_result(result)

@@ -84,6 +84,13 @@ class Capture:
         head = self._head.getvalue()
         return head + bytes(self._tail[-self._tail_limit :]) if self._tail else head
 
+    def newest(self, count: int) -> bytes:
+        """The last ``count`` bytes of what is kept."""
+        if self._tail:
+            return bytes(self._tail[-count:])
+        with self._head.getbuffer() as head:
+            return bytes(head[max(0, self._head.tell() - count) : self._head.tell()])
+
     def close(self) -> None:
         """The stream has ended."""
         if self._spill is not None:

@@ -75,6 +75,22 @@ class CommandResult:
     timed_out: bool
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommandProgress:
+    """How far a command is that runs."""
+
+    running_s: float
+    """Since its start."""
+    stdout_bytes: int
+    """Bytes of stdout seen so far, kept or not."""
+    stderr_bytes: int
+    """Bytes of stderr seen so far, kept or not."""
+    stdout_tail: bytes
+    """The newest of stdout that is kept."""
+    stderr_tail: bytes
+    """The newest of stderr that is kept."""
+
+
 def checked_command(command: Sequence[str]) -> tuple[str, ...]:
     """The command as a tuple of strings.
 

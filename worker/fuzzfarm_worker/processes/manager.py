@@ -17,7 +17,7 @@ from fuzzfarm_worker.processes.stream import OutputStream
 from fuzzfarm_worker.processes.watchdog import ProcessWatchdog
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from fuzzfarm_worker.processes.command import CommandResult, CommandSpec
     from fuzzfarm_worker.processes.config import ProcessConfig, WatchdogConfig
@@ -79,13 +79,20 @@ class ProcessManager:
     async def __aexit__(self, *_: object) -> None:
         await self.shutdown()
 
-    async def run(self, spec: CommandSpec, *, on_output: OutputCallback | None = None) -> CommandResult:
+    async def run(
+        self,
+        spec: CommandSpec,
+        *,
+        on_output: OutputCallback | None = None,
+        on_start: Callable[[CommandRun], None] | None = None,
+    ) -> CommandResult:
         """Run a command to its end and return what became of it.
 
         Args:
             spec: The command and everything that bounds it.
             on_output: Called in the event loop with the stream's name and each piece as it comes; it must copy what
                 it keeps.
+            on_start: Called with the run once the program has started; its ``progress`` may be asked until the end.
 
         A timeout stops the tree (SIGTERM, ``grace_s``, SIGKILL) and returns a result with ``timed_out``. Cancellation
         kills the whole tree at once and waits for it, at most 5 s.
@@ -97,6 +104,8 @@ class ProcessManager:
             RuntimeError: The manager was shut down.
         """
         run, process = await self._begin(spec, on_output)
+        if on_start is not None:
+            on_start(run)
         return await self._finish(run, process)
 
     @contextlib.asynccontextmanager

@@ -11,7 +11,14 @@ from collections.abc import Awaitable, Callable
 from typing import IO, TYPE_CHECKING
 
 from fuzzfarm_worker.processes.capture import Capture
-from fuzzfarm_worker.processes.command import CommandResult, CommandSpec, StreamName, checked_command, checked_env
+from fuzzfarm_worker.processes.command import (
+    CommandProgress,
+    CommandResult,
+    CommandSpec,
+    StreamName,
+    checked_command,
+    checked_env,
+)
 from fuzzfarm_worker.processes.errors import ProcessStartError, UnkillableError
 from fuzzfarm_worker.processes.spawner import Child, Exit, Spawner, SpawnRequest
 
@@ -145,6 +152,17 @@ class CommandRun:
             peak_memory_bytes=end.peak_memory_bytes,
             cpu_time_s=end.cpu_time_s,
             timed_out=timed_out,
+        )
+
+    def progress(self, tail_bytes: int) -> CommandProgress:
+        """How far it is, with at most ``tail_bytes`` of the newest output of each stream; costs nothing until asked."""
+        stdout, stderr = self._captures
+        return CommandProgress(
+            running_s=time.monotonic() - self._started_at,
+            stdout_bytes=stdout.total_bytes,
+            stderr_bytes=stderr.total_bytes,
+            stdout_tail=stdout.newest(tail_bytes),
+            stderr_tail=stderr.newest(tail_bytes),
         )
 
     def pause_output(self) -> None:

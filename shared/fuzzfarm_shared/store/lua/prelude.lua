@@ -70,7 +70,9 @@ local function touch(batch, force)
   local state = redis.call('HMGET', meta, 'ttl', 'touched')
   if not state[1] or (not force and now - tonumber(state[2]) < 30000) then return end
   redis.call('HSET', meta, 'touched', now)
-  for _, suffix in pairs(part) do redis.call('EXPIRE', key(batch, suffix), state[1]) end
+  for _, suffix in pairs(part) do
+    if suffix ~= part.WATCHED and suffix ~= part.PROGRESS then redis.call('EXPIRE', key(batch, suffix), state[1]) end
+  end
   for payload = 0, tonumber(redis.call('HGET', meta, 'partials') or -1) do
     redis.call('EXPIRE', key(batch, part.PARTIALS) .. payload, state[1])
   end

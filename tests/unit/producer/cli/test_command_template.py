@@ -18,8 +18,25 @@ def test_without_a_separator_it_is_a_single_command():
     assert CommandTemplate.parse(["ls", "-l"]).inputs is None
 
 
-def test_a_separator_without_inputs_makes_no_jobs():
-    assert CommandTemplate.parse(["ls", ":::"]).inputs == ()
+def test_a_separator_without_inputs_says_what_is_missing():
+    with pytest.raises(UsageError, match="no input after :::"):
+        CommandTemplate.parse(["ls", ":::"])
+
+
+@pytest.mark.parametrize(
+    ("placeholder", "path", "name"),
+    [
+        ("{}", "a/b.tar.gz", "b"),
+        ("{.}", "a/b.tar", "b"),
+        ("{/}", "b.tar.gz", "b"),
+        ("{//}", "a", "."),
+        ("{/.}", "b.tar", "b"),
+    ],
+)
+def test_placeholders_stand_for_parts_of_a_path(placeholder, path, name):
+    template = CommandTemplate.parse(["tool", f"--in={placeholder}"])
+    assert template.command("a/b.tar.gz") == ["tool", f"--in={path}"]
+    assert template.command("b") == ["tool", f"--in={name}"]
 
 
 def test_no_command_is_an_error_that_shows_one():
