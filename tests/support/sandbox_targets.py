@@ -92,11 +92,14 @@ def allocate(size_bytes: int) -> int:
 
 def surroundings() -> dict[str, Any]:
     """What a child finds."""
+    # Not by `subprocess`, which closes what it does not hand down.
+    os.system("ls -l /proc/self/fd >inherited")
     kinds = {number: os.fstat(number).st_mode for number in map(int, os.listdir("/proc/self/fd")) if _is_open(number)}
     return {
         "variables": list(os.environ),
         "input": sys.stdin.read(),
         "leads_its_session": os.getsid(0) == os.getpid(),
+        "inherited": Path("inherited").read_text().count("socket:"),
         "sockets": sum(stat.S_ISSOCK(mode) for mode in kinds.values()),
     }
 

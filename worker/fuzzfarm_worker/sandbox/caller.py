@@ -339,7 +339,7 @@ class Caller:
                     self.expired = True
                     self.kill(call)
                     return
-        elif now - self._since > START_WAIT_S:
+        elif self._numbers[Cell.RUNNING] < self._first and now - self._since > START_WAIT_S:
             self.kill()
             return
         self._set_alarm(max(due - now, 0.001))

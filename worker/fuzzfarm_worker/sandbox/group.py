@@ -22,6 +22,8 @@ from fuzzfarm_worker.sandbox.errors import ModuleRefusedError, SandboxError
 from fuzzfarm_worker.sandbox.link import ZygoteLink
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from fuzzfarm_worker.processes.pipes import Pipes
 
 SERVE = "fuzzfarm_worker.sandbox.serving:serve_calls"
@@ -41,6 +43,9 @@ LOOK_S = 0.02
 
 REINFORCEMENT = 3
 """Children are multiplied by this while they wait for something, as the lanes of a run are."""
+
+MOST_CHILDREN = 200
+"""Children of one module. The worker holds four descriptors for each, of the 1,024 that a process often has."""
 
 MOST_BARREN = 3
 """So many children or zygotes in a row that end before they answer anything: what waits for them gets an error."""
@@ -233,7 +238,7 @@ class Group:
             behind = len(self._waiting) + sum(caller.queued for caller in stuck)
             computing = sum(caller.computing(now) for caller in stuck)
             room = REINFORCEMENT * len(stuck) if not computing else self._owner.may_compute()
-            for _ in range(min(behind, room)):
+            for _ in range(min(behind, room, MOST_CHILDREN - len(self.callers))):
                 self._add_caller()
         self._pump()
 
@@ -251,8 +256,8 @@ class Group:
             child = await link.fork(self._owner.pipes, self._limits)
         except ModuleRefusedError as exc:
             self._owner.refuse(self._module, exc)
-            for call in self._take_waiting():
-                call.answer.set_exception(import_failure(call.target, str(exc)))
+            reason = str(exc)
+            self._fail_waiting(lambda call: import_failure(call.target, reason))
         except SandboxError as exc:
             self._note_barren(str(exc))
         except Exception as exc:  # noqa: BLE001 - whatever it is, no call may wait for ever
@@ -276,7 +281,7 @@ class Group:
         self._barren += 1
         if self._barren >= MOST_BARREN and not self.callers:
             self._barren = 0
-            self._fail_waiting(never_began(how))
+            self._fail_waiting(lambda _: never_began(how))
 
     def _cannot_fork(self, exc: Exception) -> None:
         """Go on with the children there are; without any, what waits gets the error."""
@@ -284,8 +289,9 @@ class Group:
             log.warning("a child cannot be added", module=self._module, reason=str(exc))
             self._grow_after = time.monotonic() + NO_GROWTH_S
         else:
-            self._fail_waiting(lost_with_worker(str(exc)) if isinstance(exc, GuardianLostError) else exc)
+            lost = isinstance(exc, GuardianLostError)
+            self._fail_waiting(lambda _: lost_with_worker(str(exc)) if lost else exc)
 
-    def _fail_waiting(self, error: Exception) -> None:
+    def _fail_waiting(self, error_of: Callable[[Call], Exception]) -> None:
         for call in self._take_waiting():
-            call.answer.set_exception(error)
+            call.answer.set_exception(error_of(call))

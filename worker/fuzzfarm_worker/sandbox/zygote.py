@@ -94,7 +94,7 @@ class Zygote:
             while self._turn():
                 pass
         for pid in self._children:
-            _kill_group(pid)
+            _kill(pid)
 
     def _hello(self) -> dict[str, Any]:
         if COLD in sys.argv:
@@ -139,6 +139,8 @@ class Zygote:
         for _, _, packed in ancillary:
             descriptors = array.array("i")
             descriptors.frombytes(packed)
+            for descriptor in descriptors:
+                os.set_inheritable(descriptor, False)  # a program that a target starts gets none of them
             self._descriptors += descriptors
         for body in self._frames.feed(data):
             op, number, *rest = unpack(body)
@@ -192,23 +194,30 @@ class Zygote:
     def _kill(self, number: int) -> None:
         for pid, (known, _) in self._children.items():
             if known == number:
-                _kill_group(pid)
+                _kill(pid)
 
     def _reap(self) -> None:
         """Collect children that ended, each with its group."""
-        while True:
-            try:
-                ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-            except ChildProcessError:
-                return
-            if ended is None:
-                return
-            if ended.si_pid in self._children:
-                _kill_group(ended.si_pid)  # before the reap: until then the group's number is ours
-            pid, status, usage = os.wait4(ended.si_pid, 0)
+        with contextlib.suppress(ChildProcessError):
+            while ended := self._next_ended():
+                pid, status, usage = ended
+                if pid in self._children:
+                    number, tag = self._children.pop(pid)
+                    self._ending.append(Ending(number, status, tag, usage, time.monotonic() + ORPHAN_WAIT_S))
+
+    def _next_ended(self) -> tuple[int, int, Any] | None:
+        """Reap one process that ended, when its group is killed: until the reap, the group's number is ours."""
+        if not hasattr(os, "waitid"):  # macOS has it since Python 3.13; before, the number may be another's
+            pid, status, usage = os.wait4(-1, os.WNOHANG)
             if pid in self._children:
-                number, tag = self._children.pop(pid)
-                self._ending.append(Ending(number, status, tag, usage, time.monotonic() + ORPHAN_WAIT_S))
+                _kill_group(pid)
+            return (pid, status, usage) if pid else None
+        ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        if ended is None:
+            return None
+        if ended.si_pid in self._children:
+            _kill_group(ended.si_pid)
+        return os.wait4(ended.si_pid, 0)
 
     def _sweep(self) -> None:
         """Kill what ended children left behind; tell of those that have nothing left."""
@@ -268,10 +277,14 @@ def _children_of_this_process() -> list[int]:
         return [int(pid) for pid in file.read().split()]
 
 
-def _kill_group(pid: int) -> None:
+def _kill(pid: int) -> None:
     """Kill a child that is not reaped yet, and its group, which it may not have made yet."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.kill(pid, signal.SIGKILL)
+    _kill_group(pid)
+
+
+def _kill_group(pid: int) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, signal.SIGKILL)
 
@@ -292,6 +305,7 @@ def main() -> None:
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.close(null)
+    faulthandler.enable(file=2, all_threads=False)
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # a child that dies has printed what it printed
     Zygote(control).run()
 

@@ -244,7 +244,8 @@ def test_a_result_that_cannot_travel_says_so(run: Run) -> None:
 
 
 @linux_only
-def test_a_child_finds_nothing_of_its_worker(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_child_finds_nothing_of_its_worker(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FUZZFARM_SIGNING_KEY", "x" * 40)
     monkeypatch.setenv("SECRET_OF_THE_HOST", "x")
 
@@ -252,7 +253,7 @@ def test_a_child_finds_nothing_of_its_worker(run: Run, monkeypatch: pytest.Monke
         found = await sandbox.call(name("surroundings"))
         assert not [variable for variable in found["variables"] if variable.startswith(("FUZZFARM_", "SECRET_"))]
         # The one socket is that of the answers.
-        assert (found["input"], found["leads_its_session"], found["sockets"]) == ("", True, 1)
+        assert (found["input"], found["leads_its_session"], found["sockets"], found["inherited"]) == ("", True, 1, 0)
 
     run(scenario)
 
@@ -323,6 +324,18 @@ def test_a_zygote_that_is_killed_takes_the_running_call_and_no_other(run: Run) -
         error = await killing
         assert error.kind is ErrorKind.KILLED
         assert "killed with its zygote" in error.message
+
+    run(scenario)
+
+
+def test_systems_without_waitid_and_pidfds_do_the_same(run: Run) -> None:
+    async def scenario(sandbox: Sandbox) -> None:
+        assert await sandbox.call("lesser_system:echo", [1]) == 1
+        with pytest.raises(OperationFailedError, match="exit code 5"):
+            await sandbox.call("lesser_system:end", [5])
+        with pytest.raises(OperationFailedError, match="took longer than"):
+            await sandbox.call("lesser_system:hang", timeout_s=0.1)
+        assert await sandbox.call("lesser_system:echo", [2]) == 2
 
     run(scenario)
 
