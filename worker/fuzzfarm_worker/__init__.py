@@ -23,6 +23,14 @@ if TYPE_CHECKING:
         execute_subprocess_streaming,
         stream_subprocess,
     )
+    from fuzzfarm_worker.tools import (
+        async_log_execution,
+        async_track_metrics,
+        run_binwalk_async,
+        run_radare2_async,
+        run_strings_async,
+        run_yara_with_progress,
+    )
 
     WorkerSettings: dict[str, Any]
 
@@ -42,8 +50,14 @@ __all__ = [
     "WaitStrategy",
     "WatchdogConfig",
     "WorkerSettings",
+    "async_log_execution",
+    "async_track_metrics",
     "execute_subprocess_async",
     "execute_subprocess_streaming",
+    "run_binwalk_async",
+    "run_radare2_async",
+    "run_strings_async",
+    "run_yara_with_progress",
     "stream_subprocess",
     "worker_settings",
 ]
@@ -56,6 +70,12 @@ _HOMES = {
     "OperationTimeoutError": "fuzzfarm_worker.executors.errors",
     "ThreadsExhaustedError": "fuzzfarm_worker.executors.errors",
     "WaitStrategy": "fuzzfarm_shared.futures",
+    "async_log_execution": "fuzzfarm_worker.tools",
+    "async_track_metrics": "fuzzfarm_worker.tools",
+    "run_binwalk_async": "fuzzfarm_worker.tools",
+    "run_radare2_async": "fuzzfarm_worker.tools",
+    "run_strings_async": "fuzzfarm_worker.tools",
+    "run_yara_with_progress": "fuzzfarm_worker.tools",
     "worker_settings": "fuzzfarm_worker.arq_worker",
 }
 """Where each public name lives; those that are not here live in `fuzzfarm_worker.processes`."""

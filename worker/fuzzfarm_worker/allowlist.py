@@ -108,10 +108,14 @@ class AllowList:
             name, f"program {name!r} is not allowed on this worker: add --allow-command {path} to its command line"
         )
 
+    def holds(self, path: str) -> bool:
+        """Return whether `path`, which has no links, lies inside the allowed roots."""
+        return self._any_root or any(Path(path).is_relative_to(root) for root in self._roots)
+
     def folder(self, name: str) -> str:
         """Return working directory `name` with links resolved; raises NotAllowedError outside of the allowed roots."""
         path = Path(name).resolve()
-        if self._any_root or any(path.is_relative_to(root) for root in self._roots):
+        if self.holds(str(path)):
             return str(path)
         raise NotAllowedError(name, f"folder {name!r} is outside of this worker's roots: add --allow-root {path}")
 

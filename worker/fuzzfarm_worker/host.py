@@ -27,6 +27,7 @@ from fuzzfarm_worker.memory import resident_bytes
 from fuzzfarm_worker.processes import ProcessManager
 from fuzzfarm_worker.renewal import RenewalThread
 from fuzzfarm_worker.sandbox import Sandbox
+from fuzzfarm_worker.tools import workplace
 from fuzzfarm_worker.version import VERSION
 
 HEARTBEAT_EVERY_S = 1.0
@@ -46,6 +47,7 @@ class WorkerHost:
     """
 
     station: Station
+    _workplace: workplace.Workplace
 
     def __init__(self, settings: WorkerHostSettings) -> None:
         self.settings = settings
@@ -72,6 +74,7 @@ class WorkerHost:
         children = await self._stack.enter_async_context(
             FuzzChildren(processes, self.settings.max_children, listed=self._allowed.lists)
         )
+        self._workplace = workplace.Workplace(processes, self._allowed)
         renewals = self._stack.enter_context(RenewalThread(self.settings, asyncio.get_running_loop()))
         self.station = Station(
             name=self.name,
@@ -107,6 +110,7 @@ class WorkerHost:
         """
         attempt_id = AttemptId.parse(job_id)
         answered = False
+        workplace.enter(self._workplace)  # of this job's task, and of all that it starts
         try:
             claim = await self.store.claim(attempt_id)
             answered = True

@@ -8,7 +8,7 @@ import pytest
 from command_line import CommandLine
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
-ALONE = ["calls", "subprocess_jobs", "progress", "fuzzing", "notebook"]
+ALONE = ["calls", "subprocess_jobs", "progress", "tools", "fuzzing", "notebook"]
 MOST_LINES = 40
 
 
