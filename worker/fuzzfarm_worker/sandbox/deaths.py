@@ -37,10 +37,17 @@ def _error(caller: Caller, call: Call) -> OperationError:
     return _killed(end.returncode, message, printed)
 
 
-def never_began(last: str) -> OperationFailedError:
-    """Return the error of a call that no child begins, because each ends before; `last` says how the last one did."""
+def never_began(last: str, printed: str) -> OperationFailedError:
+    """Return the error of a call that no child begins, because each ends before.
+
+    Args:
+        last: how the last one ended.
+        printed: the end of what it printed.
+    """
     return OperationFailedError(
-        _killed(1, f"children end before they begin this call; the last one: {last}", None),
+        _killed(
+            1, f"children end before they begin this call; the last one: {last}", clipped(printed, TAIL_CHARS) or None
+        ),
     )
 
 

@@ -186,7 +186,7 @@ class Group:
         caller.close()
         self.take_back(unstarted)
         if unstarted and running is None:
-            self._note_barren(ending_name(caller.child.exited.result().returncode))
+            self._note_barren(ending_name(caller.child.exited.result().returncode), caller.child.printed())
 
     def _pump(self) -> None:
         """Send what waits to children that have room, and see that there are children."""
@@ -277,11 +277,11 @@ class Group:
                 self._owner.loaded(self._module)
             return self._link
 
-    def _note_barren(self, how: str) -> None:
+    def _note_barren(self, how: str, printed: str = "") -> None:
         self._barren += 1
         if self._barren >= MOST_BARREN and not self.callers:
             self._barren = 0
-            self._fail_waiting(lambda _: never_began(how))
+            self._fail_waiting(lambda _: never_began(how, printed))
 
     def _cannot_fork(self, exc: Exception) -> None:
         """Go on with the children there are; without any, what waits gets the error."""

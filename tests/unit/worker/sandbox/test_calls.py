@@ -350,6 +350,7 @@ def test_children_that_end_before_their_first_call_are_no_endless_loop(
         error = await error_of(sandbox, "echo")
         assert error.kind is ErrorKind.KILLED
         assert "children end before they begin this call; the last one: exit code 1" in error.message
+        assert "TypeError: _exit() takes" in str(error.traceback)
 
     run(scenario)
 
