@@ -99,7 +99,10 @@ def checked_command(command: Sequence[str]) -> tuple[str, ...]:
     """
     if isinstance(command, str | bytes) or not command:
         raise ProcessStartError([str(command)] if command else [], "a command is a non-empty list of strings")
-    parts = tuple(os.fspath(part) for part in command)
+    try:
+        parts = tuple(os.fspath(part) for part in command)
+    except TypeError as error:
+        raise ProcessStartError([str(part) for part in command], "arguments must be strings without NUL") from error
     if not all(isinstance(part, str) and "\0" not in part for part in parts):
         raise ProcessStartError([str(part) for part in parts], "arguments must be strings without NUL")
     return parts

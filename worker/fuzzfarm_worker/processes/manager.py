@@ -27,6 +27,7 @@ _T = TypeVar("_T")
 
 #: What ``stop_process`` waits between SIGTERM and SIGKILL: 20 stubborn trees, stopped together, end in under 1.5 s.
 STOP_GRACE_S = 1.0
+SHUT_DOWN = "the process manager was shut down"
 #: The names a caller may ask for in ``send_timeout_signal``.
 TIMEOUT_SIGNALS = ("timeout", "force", "interrupt")
 
@@ -135,10 +136,10 @@ class ProcessManager:
         run = CommandRun(spec, session.pipes, on_output)
         try:
             child = await self._spawned(run.start(session.spawner))
+            return run, self._enter(ManagedProcess(child, command=run.command, name=run.command[0]))
         except BaseException:
             run.close()
             raise
-        return run, self._enter(ManagedProcess(child, command=run.command, name=run.command[0]))
 
     async def _finish(self, run: CommandRun, process: ManagedProcess) -> CommandResult:
         try:
@@ -300,7 +301,7 @@ class ProcessManager:
 
     def _open_session(self) -> _Session:
         if self._shut_down:
-            raise RuntimeError("the process manager was shut down")
+            raise RuntimeError(SHUT_DOWN)
         session = self._session
         if session is None or session.spawner.closed or session.loop is not asyncio.get_running_loop():
             if session is not None:
@@ -311,11 +312,16 @@ class ProcessManager:
     async def _spawned(self, start: Awaitable[_T]) -> _T:
         try:
             return await start
-        except ProcessError:
+        except ProcessError as error:
             self._counts["failed_starts"] += 1
+            if self._shut_down:
+                raise RuntimeError(SHUT_DOWN) from error
             raise
 
     def _enter(self, process: ManagedProcess) -> ManagedProcess:
+        if self._shut_down:  # while it was being started
+            process.kill()
+            raise RuntimeError(SHUT_DOWN)
         self._counts["started"] += 1
         # A finished process whose pid is used again makes room: a pid names at most one process, the latest.
         self._table.pop(process.pid, None)
