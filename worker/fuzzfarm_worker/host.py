@@ -47,7 +47,6 @@ class WorkerHost:
     """
 
     station: Station
-    _workplace: workplace.Workplace
 
     def __init__(self, settings: WorkerHostSettings) -> None:
         self.settings = settings
@@ -74,7 +73,6 @@ class WorkerHost:
         children = await self._stack.enter_async_context(
             FuzzChildren(processes, self.settings.max_children, listed=self._allowed.lists)
         )
-        self._workplace = workplace.Workplace(processes, self._allowed)
         renewals = self._stack.enter_context(RenewalThread(self.settings, asyncio.get_running_loop()))
         self.station = Station(
             name=self.name,
@@ -110,7 +108,6 @@ class WorkerHost:
         """
         attempt_id = AttemptId.parse(job_id)
         answered = False
-        workplace.enter(self._workplace)  # of this job's task, and of all that it starts
         try:
             claim = await self.store.claim(attempt_id)
             answered = True
@@ -128,6 +125,8 @@ class WorkerHost:
         return answered
 
     async def _run_claim(self, claim: Claim) -> None:
+        tools = self.station.tools
+        workplace.enter(workplace.Workplace(tools.processes, tools.allowed))  # of this task, and of all that it starts
         self.intake.begin(claim.id, claim.lane)
         self._chunks.add(claim.id)
         try:

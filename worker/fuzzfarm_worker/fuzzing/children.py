@@ -153,7 +153,11 @@ class FuzzChildren:
     def retire(self, child: Interpreter) -> None:
         """Kill a child now; `aclose` waits for its exit."""
         child.kill()
-        self.own(asyncio.create_task(child.close()))
+        self.own(asyncio.create_task(self._close(child)))
+
+    async def _close(self, child: Interpreter) -> None:
+        await child.close()
+        await self._processes.cleanup_finished_processes()  # nobody asks for the status of a child that is gone
 
     def own(self, task: asyncio.Task[None]) -> None:
         """Have `aclose` wait for a task."""

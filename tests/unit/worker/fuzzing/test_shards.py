@@ -342,3 +342,14 @@ def test_a_child_that_dies_while_it_makes_a_failure_smaller_loses_nothing() -> N
 def test_children_do_not_load_the_side_of_the_worker() -> None:
     code = "import sys, fuzzfarm_worker.fuzzing.examples; sys.exit('fuzzfarm_worker.fuzzing.shards' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=50).returncode == 0
+
+
+def test_the_manager_forgets_children_that_are_gone() -> None:
+    async def main() -> int:
+        async with ProcessManager() as processes:
+            async with FuzzChildren(processes, 1) as children:
+                for target in ("passes", "two_values"):
+                    await progress_of(children, operation(target), 0, 10)
+            return len(await processes.list_processes())
+
+    assert asyncio.run(main()) == 0
