@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from abc import ABC, abstractmethod
 from collections import deque
@@ -11,8 +12,12 @@ from typing import Generic, Self, TypeVar
 
 from fuzzfarm_shared.outcomes import Outcome
 from fuzzfarm_shared.progress import TELL_EVERY_S, Progress
+from fuzzfarm_shared.segments import Segment
 from fuzzfarm_shared.store import OutcomeCursor, ReadingStore, TellingStore
 from fuzzfarm_shared.store.readings import Entry
+
+MOMENT_S = 0.02
+"""Outcomes wait so long for a look, once a second: ten times what it takes on a server that is near and not busy."""
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -88,7 +93,8 @@ class LiveStream(_Stream[Outcome | Progress]):
 
     def __init__(self, readings: ReadingStore, telling: TellingStore, batch: str, start: OutcomeCursor) -> None:
         super().__init__(start)
-        self._events = _events(readings, telling, batch, start.entry)
+        self._looks = _Looks(telling, batch)
+        self._events = _events(readings, self._looks, batch, start.entry)
         self._progress: deque[Progress] = deque()
 
     async def __anext__(self) -> Outcome | Progress:
@@ -102,6 +108,7 @@ class LiveStream(_Stream[Outcome | Progress]):
             if isinstance(event, list):
                 self._progress.extend(event)
             else:
+                self._looks.note_ended(event[1])
                 self._enter(event)
 
     async def aclose(self) -> None:
@@ -115,16 +122,67 @@ class LiveStream(_Stream[Outcome | Progress]):
 
 
 async def _events(
-    readings: ReadingStore, telling: TellingStore, batch: str, after: str
+    readings: ReadingStore, looks: _Looks, batch: str, after: str
 ) -> AsyncGenerator[Entry | list[Progress], None]:
     """Yield segments, and about every second the progress that is new."""
-    submit_id = await readings.submit_id(batch)
-    told = await telling.look(batch, submit_id)
-    look_at = time.monotonic() + TELL_EVERY_S
-    async for read in readings.reads(batch, after, TELL_EVERY_S):
-        for entry in read:
-            yield entry
-        if time.monotonic() >= look_at:
-            before, told = told, await telling.look(batch, submit_id)
-            look_at = time.monotonic() + TELL_EVERY_S
-            yield [progress for chunk, some in told.items() if some != before.get(chunk) for progress in some]
+    try:
+        await looks.begin(await readings.submit_id(batch))
+        async for read in readings.reads(batch, after, TELL_EVERY_S):
+            for entry in read:
+                yield entry
+            if fresh := await looks.fresh():
+                yield fresh
+    finally:
+        await looks.aclose()
+
+
+class _Looks:
+    """Looks at progress beside the outcomes, one look after the other; a slow one is left to come later.
+
+    Args:
+        telling: where progress is told.
+        batch: whose.
+    """
+
+    def __init__(self, telling: TellingStore, batch: str) -> None:
+        self._telling = telling
+        self._batch = batch
+        self._submit_id = ""
+        self._look_at = 0.0
+        self._looking: asyncio.Task[dict[int, list[Progress]]] | None = None
+        self._told: dict[int, list[Progress]] | None = None
+        self._ended: set[str] = set()
+
+    async def begin(self, submit_id: str) -> None:
+        """Have workers tell. What was told before may be old, so it is only what later looks are compared with."""
+        self._submit_id = submit_id
+        await self.fresh()
+
+    async def fresh(self) -> list[Progress]:
+        """Return what was told since the last look, if it is time for one or one has come back."""
+        if self._looking is None:
+            if time.monotonic() < self._look_at:
+                return []
+            self._look_at = time.monotonic() + TELL_EVERY_S
+            self._ended.clear()
+            self._looking = asyncio.create_task(self._telling.look(self._batch, self._submit_id))
+            await asyncio.wait([self._looking], timeout=MOMENT_S)
+        if not self._looking.done():
+            return []
+        told, self._looking = self._looking.result(), None
+        before, self._told = self._told, told
+        if before is None:
+            return []
+        new = (progress for chunk, some in told.items() if some != before.get(chunk) for progress in some)
+        return [progress for progress in new if progress.key not in self._ended]
+
+    def note_ended(self, segment: Segment) -> None:
+        """Leave the operations of a segment out of a look that has begun before it came."""
+        if self._looking is not None:
+            self._ended.update(segment.operation_keys())
+
+    async def aclose(self) -> None:
+        """Look no more."""
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.wait([self._looking])

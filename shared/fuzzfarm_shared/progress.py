@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,8 +18,17 @@ WATCHED_S = 5.0
 TAIL_BYTES = 1_024
 """Most that is told of the newest output of each stream: a few lines."""
 
+ALL_TAILS_BYTES = 64 * 1_024
+"""Most of all such output in one message: of many jobs at once, less is told of each."""
+
 MOST_TOLD = 100
 """Jobs of one chunk that are told of: more is no use to people, and bounds what the server holds."""
+
+MOST_CHUNKS = 100
+"""Chunks of one batch that are told of at the same time; a reader takes in all of them every second."""
+
+MESSAGE_BYTES = 512 * 1_024
+"""A message about one chunk is below this: its tails, three times as long where their bytes are no text, and keys."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +42,10 @@ class Progress:
         running_s: seconds since its start.
         stdout_bytes: what it has written to its standard output so far.
         stderr_bytes: the same of its error output.
-        stdout_tail: the newest of it that is kept, at most 1,024 bytes; beyond `max_output_bytes` nothing is kept.
+        stdout_tail: the newest of it, at most 1,024 bytes.
         stderr_tail: the same of its error output.
+        memory_bytes: the resident set of the program itself, without its children, where the system tells it.
+        cpu_time_s: user and system seconds of it and the children it has waited for, where the system tells them.
     """
 
     key: str
@@ -45,11 +56,18 @@ class Progress:
     stderr_bytes: int
     stdout_tail: str = ""
     stderr_tail: str = ""
+    memory_bytes: int | None = None
+    cpu_time_s: float | None = None
 
 
 def progress_context(batch: str, submit_id: str, chunk: int) -> tuple[str | int, ...]:
     """Return what the signature of a chunk's progress is bound to."""
     return ("progress", batch, submit_id, chunk)
+
+
+def tail_bytes(jobs: int) -> int:
+    """Return how much of the newest output of each stream may be told of so many jobs."""
+    return min(TAIL_BYTES, ALL_TAILS_BYTES // (2 * max(jobs, 1)))
 
 
 def encode_progress(told: Iterable[Progress]) -> bytes:
@@ -61,15 +79,16 @@ def decode_progress(body: bytes) -> list[Progress]:
     """Return what `encode_progress` was given; raises CodecError for anything else."""
     rows: Any = unpack(body)
     try:
-        return [_checked(*row) for row in rows]
+        return [_checked(row) for row in rows]
     except TypeError as exc:
         raise CodecError("this is no progress: it was not written by fuzzfarm") from exc
 
 
-def _checked(key: Any, attempt: Any, worker: Any, running_s: Any, *rest: Any) -> Progress:
-    progress = Progress(key, attempt, worker, running_s, *rest)
-    texts = (progress.key, progress.worker, progress.stdout_tail, progress.stderr_tail)
-    numbers = (progress.attempt, progress.running_s, progress.stdout_bytes, progress.stderr_bytes)
-    if not all(isinstance(text, str) for text in texts) or not all(isinstance(n, int | float) for n in numbers):
+_TYPES = (str, int, str, float | int, int, int, str, str, int | None, float | int | None)
+"""Of the fields, in order."""
+
+
+def _checked(row: Sequence[Any]) -> Progress:
+    if len(row) != len(_TYPES) or not all(map(isinstance, row, _TYPES)):
         raise TypeError
-    return progress
+    return Progress(*row)

@@ -36,7 +36,8 @@ def status(key: BatchKey, redis: Redis = None, as_json: Json = False) -> None:
 def watch(key: BatchKey, cursor: Cursor = None, redis: Redis = None, as_json: Json = False) -> None:
     """Follow a batch to its end.
 
-    Each outcome is printed as it comes. Ctrl-C stops watching; the batch goes on.
+    Each outcome is printed as it comes; on a terminal, subprocess jobs are shown while they run. Ctrl-C stops watching;
+    the batch goes on.
     """
     run(_watch(key, cursor, redis, Output(as_json)))
 
@@ -108,7 +109,8 @@ async def report(farm: Farm, batch: Batch, output: Output, cursor: str | None = 
             for finding in outcome.value.findings:
                 show_finding(output, finding, saved=False)
 
-    status = await Follower(farm, batch, meter_for(output)).follow(take, cursor)
+    live = output.live_console is not None
+    status = await Follower(farm, batch, meter_for(output), jobs=live).follow(take, cursor)
     output.note(batch_line(status))
     return verdict(status) if clean else ExitCode.FAILURES
 

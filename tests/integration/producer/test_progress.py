@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from fuzzfarm import Farm, Outcome, Progress, SubprocessJob, SyncFarm
-from fuzzfarm_shared.keys import AttemptId, Keys, Part
-from fuzzfarm_shared.progress import WATCHED_S, encode_progress
+from fuzzfarm.streams import LiveStream
+from fuzzfarm_shared.connection import connect
+from fuzzfarm_shared.keys import Keys, Part
+from fuzzfarm_shared.progress import WATCHED_S
 from fuzzfarm_shared.settings import ProducerSettings
-from fuzzfarm_shared.signing import Signer
-from fuzzfarm_shared.store import TellingStore
+from fuzzfarm_shared.store import OutcomeCursor, ReadingStore, Server, TellingStore
 
 WAIT_S = 60.0
 
@@ -45,6 +45,8 @@ def test_progress_comes_between_outcomes_while_a_job_runs(shared_farm: Any, tmp_
             assert (first.stdout_bytes, first.stdout_tail) == (6, "first\n")
             assert (first.stderr_bytes, first.stderr_tail) == (11, "half of it\n")
             assert second.running_s > first.running_s
+            assert first.memory_bytes > 0
+            assert first.cpu_time_s >= 0
             assert stream.cursor == await cursor_at_the_end(batch)
 
     asyncio.run(scenario())
@@ -89,37 +91,17 @@ def test_nothing_is_told_while_nobody_looks(shared_farm: Any, tmp_path: Path) ->
     asyncio.run(scenario())
 
 
-@pytest.fixture
-def told_settings(server_url: str, namespace: str) -> ProducerSettings:
-    return ProducerSettings(redis_url=server_url, namespace=namespace, signing_key="k" * 40)
-
-
-def test_forged_progress_is_left_out(told_settings: ProducerSettings) -> None:
+def test_outcomes_come_while_the_server_of_progress_does_not_answer(shared_farm: Any) -> None:
     async def scenario() -> None:
-        async with Farm.connect(
-            told_settings.redis_url, namespace=told_settings.namespace, signing_key="k" * 40
-        ) as farm:
-            batch = await farm.submit([SubprocessJob(key="a", command=["true"])])
-            server = farm._server
-            store = TellingStore(server, told_settings.signer)
-            name = Keys(told_settings.namespace).batch(batch.key, Part.PROGRESS)
-            progress = [Progress("a", 1, "w", 1.0, 2, 3)]
-            forged = Signer((b"x" * 40,)).seal(encode_progress(progress), ("progress", batch.key, "s", 0))
-            await server.call("HSET", name, 0, forged, 1, b"\x01", 2, b"")
-            assert await store.look(batch.key, "s") == {}
-
-    asyncio.run(scenario())
-
-
-def test_what_is_told_of_a_chunk_that_went_to_another_worker_is_dropped(told_settings: ProducerSettings) -> None:
-    async def scenario() -> None:
-        async with Farm.connect(
-            told_settings.redis_url, namespace=told_settings.namespace, signing_key="k" * 40
-        ) as farm:
-            batch = await farm.submit([SubprocessJob(key="a", command=["true"])])
-            store = TellingStore(farm._server, told_settings.signer)
-            await store.look(batch.key, "s")
-            await store.tell(AttemptId(batch.key, 0, "1-other"), "s", [Progress("a", 1, "w", 1.0, 2, 3)])
-            assert await store.look(batch.key, "s") == {}
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            settings = ProducerSettings(redis_url=f"redis://127.0.0.1:{silent.getsockname()[1]}/0")
+            async with Farm.connect(**shared_farm) as farm, asyncio.timeout(WAIT_S):
+                batch = await farm.submit([SubprocessJob(key="quick", command=["true"])])
+                readings = ReadingStore(farm._server, farm.settings.signer)
+                telling = TellingStore(Server(connect(settings), settings), settings.signer)
+                async with aclosing(LiveStream(readings, telling, batch.key, OutcomeCursor())) as stream:
+                    assert [event.key async for event in stream] == ["quick"]
+                silent.setblocking(False)
+                silent.accept()[0].close()  # it was asked
 
     asyncio.run(scenario())

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fuzzfarm import Batch, CallOperation, ErrorKind, Farm, FuzzOperation, OperationError
+from fuzzfarm import (
+    Batch,
+    CallOperation,
+    ErrorKind,
+    Farm,
+    FuzzOperation,
+    OperationError,
+    Progress,
+    SubprocessJob,
+)
 from fuzzfarm_shared.errors import FarmUnreachableError
 from fuzzfarm_shared.keys import AttemptId
 from fuzzfarm_shared.operations import AnyOperation
@@ -191,6 +200,35 @@ def test_a_chunk_whose_outcomes_cannot_be_recorded_ends_while_its_operations_run
             store.go_on.set()
             assert await farm.host.run_attempt((await farm.waiting())[0])
             assert farm.host.kernel.running == 0
+
+    asyncio.run(scenario())
+
+
+def test_a_job_whose_worker_died_shows_life_and_tells_its_progress_however_long_it_takes(
+    host_settings: WorkerHostSettings, tmp_path: Path
+) -> None:
+    go = tmp_path / "go"
+    command = ["sh", "-c", f"echo it runs; while [ ! -e {go} ]; do sleep 0.02; done"]
+
+    async def scenario() -> None:
+        async with bench(host_settings, HeldStore, [SubprocessJob(command=command)]) as (farm, store):
+            store.go_on.set()
+            await farm.die(1)
+            attempt = await farm.attempt()
+            running = asyncio.create_task(attempt.run())
+            deadlines: list[float] = []
+            async with aclosing(farm.batch.stream(progress=True)) as stream:
+                async for event in stream:
+                    if not isinstance(event, Progress):
+                        assert (event.ok, event.attempt) == (True, 2)
+                        continue
+                    assert (event.stdout_tail, event.attempt) == ("it runs\n", 2)
+                    assert attempt.lease.deadline is not None
+                    deadlines.append(attempt.lease.deadline)
+                    if len(deadlines) == 2:
+                        go.touch()
+            await running
+            assert deadlines[0] < deadlines[1]
 
     asyncio.run(scenario())
 

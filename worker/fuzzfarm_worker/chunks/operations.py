@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from contextlib import asynccontextmanager
 from math import inf
 from typing import Any
 
@@ -108,13 +109,25 @@ class OperationsWork:
         self._recorder.record(index, ok, value, tries, started, took_s)
 
     async def _run_all(self) -> None:
-        keeper = asyncio.create_task(self._keep())
-        try:
+        async with self._kept(self._keep()):
             await self._attempt.station.kernel.run(self._calls(), self._record)
+
+    @asynccontextmanager
+    async def _kept(self, keeping: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+        """Keep the chunk while the block runs; `keeping` returns when `_ended` is set."""
+        keeper = asyncio.create_task(keeping)
+        try:
+            yield
         finally:
             self._ended.set()
             await keeper
             await self._teller.aclose()
+
+    async def _show_life(self) -> None:
+        """While operations run one by one, each with its retries: show that the loop lives, tell how far they are."""
+        while not await self._ends_within(SIGN_OF_LIFE_S):
+            self._extend_deadline()
+            self._teller.tell_soon()
 
     async def _give_up_first(self) -> None:
         """Record the error of the operation at which workers died; before its target is loaded, which may kill too."""
@@ -125,15 +138,13 @@ class OperationsWork:
             await self._commit()
 
     async def _run_one_by_one(self) -> None:
-        calls = self._calls()
         share_at = time.monotonic() + self._attempt.station.settings.share_after_s
-        for call in calls:
-            await self._commit()
-            self._extend_deadline()
-            if time.monotonic() > share_at:
-                await self._share()
-            await self._attempt.station.kernel.run(iter((call,)), self._record)
-        self._ended.set()
+        async with self._kept(self._show_life()):
+            for call in self._calls():
+                await self._commit()
+                if time.monotonic() > share_at:
+                    await self._share()
+                await self._attempt.station.kernel.run(iter((call,)), self._record)
 
     def _calls(self) -> Iterator[Call]:
         """Yield calls in order until the chunk ends, its rest is handed back, or the worker leaves."""
@@ -169,13 +180,13 @@ class OperationsWork:
             while not await self._ends_within(min(commit_at, share_at, now + SIGN_OF_LIFE_S) - now):
                 now = time.monotonic()
                 self._extend_deadline()
-                self._teller.tell_soon()
                 if now >= commit_at:
                     await self._commit()
                     commit_at = now + settings.commit_every_s
                 if now >= share_at:
                     await self._share()
                     share_at = now + settings.commit_every_s
+                self._teller.tell_soon()  # after the commit, which makes the server forget what was told before
         except Exception:
             self._attempt.lease.end(LeaseEnd.LOST)  # ends the work too, and whoever waits for this task gets the error
             raise

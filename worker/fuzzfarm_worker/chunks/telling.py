@@ -7,12 +7,9 @@ import asyncio
 from fuzzfarm_shared.errors import FuzzfarmError
 from fuzzfarm_shared.log import get_logger
 from fuzzfarm_shared.payloads import Payload
-from fuzzfarm_shared.progress import MOST_TOLD, TAIL_BYTES, Progress
+from fuzzfarm_shared.progress import MOST_TOLD, Progress, tail_bytes
 from fuzzfarm_worker.chunks.attempt import Attempt
 from fuzzfarm_worker.handlers.board import Board
-
-FORGET_WITHIN_S = 1.0
-"""How long the end of a chunk may take to remove what was told: it expires by itself."""
 
 log = get_logger(__name__)
 
@@ -25,27 +22,19 @@ class Teller:
         self._payload = payload
         self._board = board
         self._telling: asyncio.Task[None] | None = None
-        self._told = False
 
     def tell_soon(self) -> None:
         """Tell, if somebody looks and the last message has got through."""
         if self._attempt.lease.watched and (self._telling is None or self._telling.done()):
             progress = self._progress()
-            if progress or self._told:
-                self._told = True
+            if progress:
                 self._telling = asyncio.create_task(self._tell(progress))
 
     async def aclose(self) -> None:
-        """Tell nothing more, and remove what was told."""
+        """Tell nothing more; commits remove what was told, or it expires."""
         if self._telling is not None:
             self._telling.cancel()
             await asyncio.wait([self._telling])
-        if self._told:
-            try:
-                async with asyncio.timeout(FORGET_WITHIN_S):
-                    await self._tell([])
-            except TimeoutError:
-                log.debug("progress was left to expire", chunk=str(self._attempt.claim.id))
 
     async def _tell(self, progress: list[Progress]) -> None:
         try:
@@ -64,6 +53,8 @@ class Teller:
                 stderr_bytes=told.stderr_bytes,
                 stdout_tail=told.stdout_tail.decode(errors="replace"),
                 stderr_tail=told.stderr_tail.decode(errors="replace"),
+                memory_bytes=told.memory_bytes,
+                cpu_time_s=told.cpu_time_s,
             )
-            for index, told in self._board.progress(MOST_TOLD, TAIL_BYTES)
+            for index, told in self._board.progress(MOST_TOLD, tail_bytes)
         ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import islice
 
 from fuzzfarm_worker.processes.command import CommandProgress
 from fuzzfarm_worker.processes.run import CommandRun
@@ -26,7 +27,13 @@ class Board:
         """Forget an operation that has ended."""
         self._runs.pop(index, None)
 
-    def progress(self, most: int, tail_bytes: int) -> Iterator[tuple[int, CommandProgress]]:
-        """Yield place and progress of up to `most` running operations, those that have run longest first."""
-        for index, run in list(self._runs.items())[:most]:
-            yield index, run.progress(tail_bytes)
+    def progress(self, most: int, tail_bytes: Callable[[int], int]) -> Iterator[tuple[int, CommandProgress]]:
+        """Yield place and progress of running operations, those that have run longest first.
+
+        Args:
+            most: how many, at most.
+            tail_bytes: how much of the newest output of each stream may be told of so many operations.
+        """
+        told = list(islice((item for item in self._runs.items() if item[1].running), most))
+        for index, run in told:
+            yield index, run.progress(tail_bytes(len(told)))

@@ -40,6 +40,8 @@ class Capture:
         self._room = limit_bytes - self._tail_limit
         self._spill: BinaryIO | None = spill.open("wb") if spill is not None else None
         self._on_data = on_data
+        self._follow_bytes = 0
+        self._newest = b""
 
     @property
     def kept_bytes(self) -> int:
@@ -54,7 +56,8 @@ class Capture:
     @property
     def counts_only(self) -> bool:
         """Nothing looks at further bytes, so they need not be copied out of the kernel."""
-        return self._room <= 0 and not self._tail_limit and self._spill is None and self._on_data is None
+        looks = self._tail_limit or self._follow_bytes or self._spill is not None or self._on_data is not None
+        return self._room <= 0 and not looks
 
     def feed(self, data: memoryview) -> None:
         """Take the next bytes of the stream."""
@@ -66,8 +69,11 @@ class Capture:
         room = self._room
         if room > 0:
             self._room -= self._head.write(data[:room])
-        if self._tail_limit and len(data) > room:
-            self._keep_tail(data[room:])
+        if len(data) > room:
+            if self._tail_limit:
+                self._keep_tail(data[room:])
+            elif self._follow_bytes:
+                self._newest = (self._newest + data[-self._follow_bytes :])[-self._follow_bytes :]
 
     def skip(self, count: int) -> None:
         """Count bytes that were thrown away unseen."""
@@ -85,9 +91,12 @@ class Capture:
         return head + bytes(self._tail[-self._tail_limit :]) if self._tail else head
 
     def newest(self, count: int) -> bytes:
-        """The last ``count`` bytes of what is kept."""
+        """The last ``count`` bytes seen so far, or fewer; from now on also of what is not kept."""
+        self._follow_bytes = max(count, self._follow_bytes)
         if self._tail:
             return bytes(self._tail[-count:])
+        if self.truncated:
+            return self._newest[-count:]
         with self._head.getbuffer() as head:
             return bytes(head[max(0, self._head.tell() - count) : self._head.tell()])
 

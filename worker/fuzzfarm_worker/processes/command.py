@@ -86,9 +86,13 @@ class CommandProgress:
     stderr_bytes: int
     """Bytes of stderr seen so far, kept or not."""
     stdout_tail: bytes
-    """The newest of stdout that is kept."""
+    """The newest of stdout."""
     stderr_tail: bytes
-    """The newest of stderr that is kept."""
+    """The newest of stderr."""
+    memory_bytes: int | None
+    """Resident size of the program itself, without its children; None where the system does not tell."""
+    cpu_time_s: float | None
+    """User and system time of the program and the children it has waited for; None where the system does not tell."""
 
 
 def checked_command(command: Sequence[str]) -> tuple[str, ...]:

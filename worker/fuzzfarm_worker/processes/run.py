@@ -21,6 +21,7 @@ from fuzzfarm_worker.processes.command import (
 )
 from fuzzfarm_worker.processes.errors import ProcessStartError, UnkillableError
 from fuzzfarm_worker.processes.spawner import Child, Exit, Spawner, SpawnRequest
+from fuzzfarm_worker.processes.usage import running_usage
 
 if TYPE_CHECKING:
     from fuzzfarm_worker.processes.pipes import Drain, Pipes
@@ -154,15 +155,24 @@ class CommandRun:
             timed_out=timed_out,
         )
 
+    @property
+    def running(self) -> bool:
+        """Whether it has started and its tree is not known to be gone."""
+        return self._child is not None and not self._child.exited.done()
+
     def progress(self, tail_bytes: int) -> CommandProgress:
         """How far it is, with at most ``tail_bytes`` of the newest output of each stream; costs nothing until asked."""
+        assert self._child is not None  # noqa: S101 - start() came first
         stdout, stderr = self._captures
+        memory_bytes, cpu_time_s = running_usage(self._child.pid)
         return CommandProgress(
             running_s=time.monotonic() - self._started_at,
             stdout_bytes=stdout.total_bytes,
             stderr_bytes=stderr.total_bytes,
             stdout_tail=stdout.newest(tail_bytes),
             stderr_tail=stderr.newest(tail_bytes),
+            memory_bytes=memory_bytes,
+            cpu_time_s=cpu_time_s,
         )
 
     def pause_output(self) -> None:

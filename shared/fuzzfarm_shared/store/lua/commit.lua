@@ -18,6 +18,7 @@ if not rec or rec.t ~= token or rec.s ~= 'l' then
   return {'fenced', 0}
 end
 if rec.q >= number then return {'again', flag(meta, 'cancel')} end
+redis.call('HDEL', key(batch, part.PROGRESS), chunk)
 
 if partial then
   local partials = key(batch, part.PARTIALS) .. rec.p

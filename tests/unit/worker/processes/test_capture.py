@@ -46,6 +46,27 @@ def test_it_does_not_only_count_while_somebody_looks(on, tmp_path):
     capture.close()
 
 
+def test_the_newest_is_told_of_what_is_kept_and_once_asked_for_of_what_is_not():
+    capture = Capture(4)
+    capture.feed(memoryview(b"abc"))
+    assert capture.newest(2) == b"bc"
+    capture.feed(memoryview(b"de"))
+    assert capture.newest(2) == b"de"
+    capture.feed(memoryview(b"f"))
+    assert capture.newest(2) == b"ef"
+    assert (capture.value(), capture.total_bytes, capture.truncated) == (b"abcd", 6, True)
+
+
+def test_output_beyond_the_limit_is_only_counted_until_somebody_asks_for_the_newest():
+    capture = Capture(1)
+    capture.feed(memoryview(b"abc"))
+    assert capture.counts_only
+    assert capture.newest(2) == b""
+    assert not capture.counts_only
+    capture.feed(memoryview(b"de"))
+    assert capture.newest(2) == b"de"
+
+
 @given(st.text(min_size=1), st.data())
 def test_a_cut_text_is_a_prefix_of_the_whole(text, data):
     whole = text.encode("utf-8", "replace")

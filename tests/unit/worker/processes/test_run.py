@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import resource
 import signal
+import sys
 from pathlib import Path
 
 import pytest
 from children import FLOODS_BOTH_PIPES, IGNORES_SIGTERM, SLEEPS, STARTS_A_TREE_THAT_SCATTERS, all_end, python, watched
 
 from fuzzfarm_worker.processes import LOCAL, CommandResult, CommandSpec, Limits, ProcessManager, ProcessStartError
+from fuzzfarm_worker.processes.command import CommandProgress
+from fuzzfarm_worker.processes.run import CommandRun
 
 
 def run(backend=None, **spec) -> CommandResult:
@@ -31,6 +35,36 @@ def test_output_and_exit_code_come_back(backend):
 def test_a_program_ended_by_a_signal_says_which(backend):
     result = run(backend, command=["sh", "-c", "kill -SEGV $$"])
     assert (result.exit_code, result.signal) == (-signal.SIGSEGV, signal.SIGSEGV)
+
+
+def test_a_running_program_tells_how_far_it_is_and_what_it_uses(backend):
+    code = "import sys; data = b'x' * 30_000_000; print('ready', flush=True); sys.stdin.read()"
+
+    async def main(stdin: int, go: int) -> tuple[CommandProgress, CommandRun]:
+        async with ProcessManager(backend=backend) as manager:
+            runs: list[CommandRun] = []
+            ready = asyncio.Event()
+            spec = CommandSpec(command=python(code), stdin=stdin)
+            ending = asyncio.create_task(
+                manager.run(spec, on_start=runs.append, on_output=lambda _name, _data: ready.set())
+            )
+            await ready.wait()
+            progress = runs[0].progress(4)
+            assert runs[0].running
+            os.close(go)
+            await ending
+            return progress, runs[0]
+
+    stdin, go = os.pipe()
+    progress, ended = asyncio.run(main(stdin, go))
+    os.close(stdin)
+    assert (progress.stdout_bytes, progress.stdout_tail, progress.stderr_bytes) == (6, b"ady\n", 0)
+    assert progress.running_s > 0
+    if sys.platform == "linux":
+        assert progress.memory_bytes > 30_000_000
+        assert progress.cpu_time_s > 0
+    assert not ended.running
+    assert ended.progress(4).memory_bytes is None
 
 
 def test_a_mebibyte_on_each_pipe_arrives_whole(backend):
