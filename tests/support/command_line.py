@@ -29,16 +29,14 @@ class CommandLine:
         clean = {name: value for name, value in os.environ.items() if not name.startswith("FUZZFARM_")}
         self.variables = {**clean, "PYTHONPATH": str(SUPPORT), **variables}
 
-    def start(self, *words: str) -> subprocess.Popen[str]:
-        """Start a command."""
+    def start(self, *words: str, **streams: int) -> subprocess.Popen[str]:
+        """Start a command; its standard input is empty and its outputs are pipes, but for `streams`."""
         return subprocess.Popen(
             [sys.executable, "-m", "fuzzfarm", *words],
             cwd=self.folder,
             env=self.variables,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
             text=True,
+            **{"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **streams},
         )
 
     def run(self, *words: str) -> Ended:

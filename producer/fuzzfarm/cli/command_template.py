@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 
 from fuzzfarm.cli.failures import UsageError
 
 SEPARATOR = ":::"
+
+FOREIGN = ("::::", ":::+", "::::+")
+"""Separators of GNU parallel that are not known here; taken for an argument, they would run something else."""
 
 PLACEHOLDERS: dict[str, Callable[[str], str]] = {
     "{}": str,
@@ -41,31 +43,35 @@ class CommandTemplate:
         """Return the template that a command line holds.
 
         Raises:
-            UsageError: when there is no command, or no input where some should be.
+            UsageError: when there is no command, no input where some should be, or another separator than one `:::`.
         """
         words = tuple(arguments)
+        for word in FOREIGN:
+            if word in words:
+                raise UsageError(
+                    f"{word} is not known: write inputs after :::, or use --arg-file FILE for those of a file"
+                )
         inputs = None
         if SEPARATOR in words:
             at = words.index(SEPARATOR)
-            words, inputs = words[:at], tuple(word for word in words[at + 1 :] if word != SEPARATOR)
+            words, inputs = words[:at], words[at + 1 :]
+            if SEPARATOR in inputs:
+                raise UsageError("there is a second :::, and inputs are not combined: write all of them after one :::")
             if not inputs:
                 raise UsageError(
                     "there is no input after ::: (does the pattern match a file?): write some, or use --arg-file FILE"
                 )
-        if not words:
+        if not words or not words[0]:
             raise UsageError("there is no command: write one after --, such as `fuzzfarm exec -- wc -l {} ::: *.txt`")
         return cls(words, inputs)
 
+    @property
+    def has_placeholder(self) -> bool:
+        """Whether a word of the command stands for the input."""
+        return any(_PLACEHOLDER.search(word) for word in self.words)
+
     def command(self, given: str) -> list[str]:
         """Return the command for one input."""
-        if any(_PLACEHOLDER.search(word) for word in self.words):
+        if self.has_placeholder:
             return [_PLACEHOLDER.sub(lambda match: PLACEHOLDERS[match[0]](given), word) for word in self.words]
         return [*self.words, given]
-
-
-def keyed(inputs: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """Yield each input with a key of its own: the input, and from its second time on with a number."""
-    seen: Counter[str] = Counter()
-    for given in inputs:
-        seen[given] += 1
-        yield (given if seen[given] == 1 else f"{given}#{seen[given]}"), given

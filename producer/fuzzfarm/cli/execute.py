@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Iterator
+from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from fuzzfarm.cli.command_template import CommandTemplate, keyed
+from fuzzfarm.cli.command_template import CommandTemplate
 from fuzzfarm.cli.failures import ExitCode, UsageError
 from fuzzfarm.cli.following import Follower
+from fuzzfarm.cli.jobsheet import Jobsheet
 from fuzzfarm.cli.meter import meter_for
 from fuzzfarm.cli.options import Json, NewBatchKey, Redis, chosen_farm, farm_is_given, run, size_in_bytes, usable_cores
 from fuzzfarm.cli.output import Output
 from fuzzfarm.cli.views import count, error_text
-from fuzzfarm_shared.operations import DEFAULT_OUTPUT_BYTES, DEFAULT_TIMEOUT_S, SubprocessJob
-from fuzzfarm_shared.outcomes import Outcome, SubprocessResult
+from fuzzfarm.farm import Farm
+from fuzzfarm.submission import Submission
+from fuzzfarm_shared.errors import BatchNotFoundError
+from fuzzfarm_shared.operations import DEFAULT_OUTPUT_BYTES, DEFAULT_TIMEOUT_S
+from fuzzfarm_shared.outcomes import BatchStatus, Outcome, SubprocessResult
 
 Command = Annotated[
     list[str],
@@ -53,46 +58,6 @@ Cwd = Annotated[
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Jobsheet:
-    """Which jobs to run, and how many at once.
-
-    Attributes:
-        template: the command.
-        arg_file: where more inputs are, or None.
-        options: fields of `SubprocessJob` that hold for every job.
-    """
-
-    template: CommandTemplate
-    arg_file: Path | None
-    options: dict[str, Any]
-
-    def jobs(self) -> Iterator[SubprocessJob]:
-        """Yield one job for each input, lazily."""
-        if self.template.inputs is None and self.arg_file is None:
-            key = " ".join(self.template.words)[:200]
-            yield self._job(key, list(self.template.words))
-            return
-        for key, given in keyed(self._inputs()):
-            yield self._job(key, self.template.command(given))
-
-    def _job(self, key: str, command: list[str]) -> SubprocessJob:
-        return SubprocessJob(key=key, command=command, **self.options)
-
-    def _inputs(self) -> Iterator[str]:
-        yield from self.template.inputs or ()
-        if self.arg_file is None:
-            return
-        if str(self.arg_file) == "-":
-            yield from (line.rstrip("\n") for line in sys.stdin)
-            return
-        try:
-            with self.arg_file.open() as lines:
-                yield from (line.rstrip("\n") for line in lines)
-        except (OSError, UnicodeDecodeError) as exc:
-            raise UsageError(f"cannot read inputs from {self.arg_file}: {exc}") from exc
-
-
 @dataclass(slots=True)
 class Printer:
     """Prints outputs of jobs as they come, or in the order of their inputs."""
@@ -100,10 +65,14 @@ class Printer:
     output: Output
     keep_order: bool
     tag: bool
-    order: list[str] = field(default_factory=list)
     failed: int = 0
-    printed: int = 0
+    _order: deque[str] = field(default_factory=deque)
     _waiting: dict[str, Outcome] = field(default_factory=dict)
+
+    def expect(self, key: str) -> None:
+        """Note the key of a job, in the order of inputs."""
+        if self.keep_order:
+            self._order.append(key)
 
     def take(self, outcome: Outcome) -> None:
         """Print an outcome, or keep it until it is its turn."""
@@ -111,11 +80,10 @@ class Printer:
             self._print(outcome)
             return
         self._waiting[outcome.key] = outcome
-        while self.printed < len(self.order) and self.order[self.printed] in self._waiting:
-            self._print(self._waiting.pop(self.order[self.printed]))
+        while self._order and self._order[0] in self._waiting:
+            self._print(self._waiting.pop(self._order.popleft()))
 
     def _print(self, outcome: Outcome) -> None:
-        self.printed += 1
         self.output.record(outcome)
         if outcome.error is not None:
             self.failed += 1
@@ -136,7 +104,8 @@ class Printer:
     def _tagged(self, key: str, data: bytes) -> bytes:
         if not self.tag:
             return data
-        return b"".join(b"%s\t%s" % (key.encode("utf-8", "replace"), line) for line in data.splitlines(keepends=True))
+        lines = data.removesuffix(b"\n").split(b"\n") if data else []
+        return b"".join(b"%s\t%s\n" % (key.encode(), line) for line in lines)
 
     def _complain(self, key: str, text: str) -> None:
         if not self.output.as_json:
@@ -162,7 +131,8 @@ def exec_(
 
     {} in the command is replaced by the input, {.} {/} {//} {/.} by its path without extension, its file name, its
     folder, and its file name without extension; without any of them the input is appended. Inputs follow :::, or are
-    lines of --arg-file. Every job is keyed by its input.
+    the lines of --arg-file, or of standard input when the command has {} and nothing else gives inputs. Without inputs
+    it is a single command. Every job is keyed by its input.
     """
     options: dict[str, Any] = {
         "timeout_s": timeout_s or None,
@@ -181,14 +151,10 @@ async def _exec(sheet: Jobsheet, jobs: int | None, key: str | None, redis: str |
     if jobs is not None and farm_is_given(redis):
         raise UsageError("-j limits an embedded farm, and one was given: start its workers with --max-concurrency")
     output = printer.output
+    if sheet.reads_standard_input and sys.stdin is not None and sys.stdin.isatty():
+        output.note("reading inputs from the terminal, one in a line; Ctrl-D ends them")
     async with chosen_farm(redis, None if farm_is_given(redis) else 1, max_concurrency=jobs or usable_cores()) as farm:
-        batch = await farm.submit(_remembering(sheet, printer), key)
-        try:
-            live = output.live_console is not None
-            status = await Follower(farm, batch, meter_for(output), jobs=live).follow(printer.take)
-        except asyncio.CancelledError:
-            await batch.cancel()
-            raise
+        status = await _run_all(farm, sheet, key, printer)
     if not status.total:
         output.note("there was no input: nothing was run")
     if printer.failed:
@@ -196,12 +162,32 @@ async def _exec(sheet: Jobsheet, jobs: int | None, key: str | None, redis: str |
     return ExitCode.FAILURES if printer.failed else ExitCode.CLEAN
 
 
-def _remembering(sheet: Jobsheet, printer: Printer) -> Iterator[SubprocessJob]:
-    """Yield the jobs, and tell the printer their order when it needs it."""
-    for job in sheet.jobs():
-        if printer.keep_order and job.key is not None:
-            printer.order.append(job.key)
-        yield job
+async def _run_all(farm: Farm, sheet: Jobsheet, key: str | None, printer: Printer) -> BatchStatus:
+    """Submit jobs while their inputs come, and print their outcomes; whatever ends this early cancels the batch."""
+    output = printer.output
+    batch, submission = farm.prepare(sheet.operations(printer.expect), key)
+    follower = Follower(farm, batch, meter_for(output), jobs=output.live_console is not None)
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(_submit(submission, may_exist=key is not None))
+            await submission.begun.wait()
+            return await follower.follow(printer.take)
+    except asyncio.CancelledError:
+        output.note("stopping; a second Ctrl-C leaves at once")
+        with suppress(BatchNotFoundError):  # nothing was submitted yet
+            output.note(f"{count(await batch.cancel(), 'job')} cancelled")
+        raise
+    except Exception:
+        if submission.created:
+            await batch.cancel()
+        raise
+
+
+async def _submit(submission: Submission, *, may_exist: bool) -> None:
+    try:
+        await submission.run(may_exist=may_exist)
+    finally:
+        submission.begun.set()  # whoever waits for it goes on to what became of the batch
 
 
 def _as_bytes(text: str | bytes) -> bytes:

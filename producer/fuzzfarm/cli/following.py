@@ -89,7 +89,7 @@ class Follower:
         """Show readings until `ended`, and not until cancelled: a connection that is being made can swallow that."""
         workers = turn = 0
         while not ended.is_set():
-            if turn % WORKERS_EVERY == 0:
+            if turn % WORKERS_EVERY == 0 or not workers:  # those of a farm of our own are just starting
                 workers = len(await self._farm.workers())
             turn += 1
             if self._early is not None:

@@ -13,7 +13,10 @@ MOST_SHOWN = 3
 """Lines for running jobs: those that have run longest say most about what is being waited for."""
 
 MOST_CHARS = 60
-"""Of a job's newest line of output, and of its key."""
+"""Of a job's newest line of output."""
+
+MOST_KEY_CHARS = 30
+"""Of its key: both fit beside each other into a line of a terminal."""
 
 
 class RunningJobs:
@@ -43,23 +46,30 @@ class RunningJobs:
 
 
 def lines(jobs: tuple[Progress, ...]) -> list[str]:
-    """Return a line for each of the jobs that have run longest, and one for the number of all others."""
-    shown = [line(job) for job in jobs[:MOST_SHOWN]]
+    """Return a line for each of the jobs that have run longest, and one for the number of all others.
+
+    A line tells key, seconds since the start, what was written in all, and the newest line of that.
+    """
+    shown = jobs[:MOST_SHOWN]
+    keys = [_clipped(job.key, MOST_KEY_CHARS) for job in shown]
+    seconds = [f"{job.running_s:,.0f} s" for job in shown]
+    written = [size(job.stdout_bytes + job.stderr_bytes) for job in shown]
+    newest = [_newest_line(job.stdout_tail) or _newest_line(job.stderr_tail) for job in shown]
+    aligned = zip(_wide(keys, str.ljust), _wide(seconds, str.rjust), _wide(written, str.rjust), newest, strict=True)
+    text = [f"  {'  '.join(cells)}".rstrip() for cells in aligned]
     more = len(jobs) - len(shown)
-    return [*shown, f"  and {more:,} more running"] if more > 0 else shown
+    return [*text, f"  and {more:,} more running"] if more > 0 else text
 
 
-def line(job: Progress) -> str:
-    """Return what is known of one job: its key, how long it runs, what it wrote, and its newest line of that."""
-    newest = _newest_line(job.stdout_tail) or _newest_line(job.stderr_tail)
-    written = size(job.stdout_bytes + job.stderr_bytes)
-    return f"  {_clipped(job.key)}  {job.running_s:.0f} s  {written}" + (f"  {newest}" if newest else "")
+def _wide(cells: list[str], align: Callable[[str, int], str]) -> list[str]:
+    width = max(map(len, cells), default=0)
+    return [align(cell, width) for cell in cells]
 
 
 def _newest_line(text: str) -> str:
-    return next((_clipped(line) for line in reversed(text.splitlines()) if line.strip()), "")
+    return next((_clipped(line, MOST_CHARS) for line in reversed(text.splitlines()) if line.strip()), "")
 
 
-def _clipped(text: str) -> str:
+def _clipped(text: str, most: int) -> str:
     clean = printable(text.strip())
-    return clean if len(clean) <= MOST_CHARS else clean[: MOST_CHARS - 3] + "..."
+    return clean if len(clean) <= most else clean[: most - 3] + "..."

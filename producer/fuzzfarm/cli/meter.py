@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self
 
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+from rich.text import Text
 
 from fuzzfarm.cli.jobs import lines
 from fuzzfarm.cli.output import Output
@@ -20,6 +22,9 @@ from fuzzfarm_shared.progress import Progress as JobProgress
 
 RATE_WINDOW_S = 5.0
 """Rates are means over this: long enough to be calm, short enough to follow."""
+
+REFRESH_PER_S = 10
+"""Enough for a smooth spinner."""
 
 PLAIN_EVERY_S = 2.0
 """Seconds between lines in a log."""
@@ -155,26 +160,26 @@ class PlainMeter(_Context):
 
 
 class LiveMeter:
-    """A bar and a line that change in place, and vanish at the end."""
+    """A bar, and a line for each of the jobs that run longest; they change in place, and vanish at the end."""
 
     def __init__(self, console: Console) -> None:
         self._rate = Rate()
-        self._progress = Progress(
-            SpinnerColumn(), BarColumn(bar_width=30), TextColumn("{task.description}"), console=console, transient=True
-        )
+        self._progress = Progress(SpinnerColumn(), BarColumn(bar_width=30), TextColumn("{task.description}"))
         self._task = self._progress.add_task("starting", total=None)
+        self._live = Live(self._progress, console=console, transient=True, refresh_per_second=REFRESH_PER_S)
 
     def __enter__(self) -> Self:
-        self._progress.start()
+        self._live.start()
         return self
 
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._progress.stop()
+        self._live.stop()
 
     def show(self, reading: Reading) -> None:
-        """Change the bar and the line."""
-        description = describe(reading, self._rate.update(reading.done))
-        text = escape("\n".join([description, *lines(reading.jobs)]))
-        self._progress.update(self._task, description=text, completed=reading.done, total=reading.total)
+        """Change the bar and the lines."""
+        description = escape(describe(reading, self._rate.update(reading.done)))
+        self._progress.update(self._task, description=description, completed=reading.done, total=reading.total)
+        jobs = [Text(line, no_wrap=True, overflow="ellipsis") for line in lines(reading.jobs)]
+        self._live.update(Group(self._progress, *jobs))

@@ -60,11 +60,12 @@ class Output:
         self._notes.print(Text(printable(text)))
 
     def raw(self, data: bytes, *, error: bool = False) -> None:
-        """Pass on a child's bytes: as they are into a file or pipe, as printable text onto a terminal."""
+        """Pass on a child's bytes: as they are into a file or pipe, as printable lines onto a terminal."""
         console, stream = (self._notes, sys.stderr) if error else (self.console, sys.stdout)
         if console.is_terminal:
             live = self.live_console or console
-            live.print(Text(printable(data.decode(errors="replace"))), end="")
+            if data:  # a last line without an end would be overwritten by live progress
+                live.print(Text(printable(data.decode(errors="replace").removesuffix("\n"))))
         else:
             stream.flush()
             stream.buffer.write(data)

@@ -86,37 +86,6 @@ def test_ctrl_c_shows_and_saves_what_was_found_and_stops_everything(cli):
     assert len(list((cli.folder / ".fuzzfarm" / "findings").glob("*.json"))) == 1
 
 
-def test_exec_prints_outputs_in_the_order_of_inputs_and_keys_them(cli):
-    ended = cli.run("exec", "-j", "3", "--keep-order", "--", "printf", "<%s>\\n", ":::", "c", "a", "b", "a")
-    assert ended.code == 0, ended
-    assert ended.out == "<c>\n<a>\n<b>\n<a>\n"
-    lines = cli.run("exec", "--json", "--", "sh", "-c", "echo {}; exit {}", ":::", "0", "3").out.splitlines()
-    outcomes = {outcome["key"]: outcome["value"] for outcome in map(json.loads, lines)}
-    assert {key: (value["stdout"], value["exit_code"]) for key, value in outcomes.items()} == {
-        "0": ("0\n", 0),
-        "3": ("3\n", 3),
-    }
-
-
-def test_a_reader_that_leaves_early_is_no_error(cli):
-    with cli.start("exec", "--", "sh", "-c", "sleep {}; echo {}", ":::", *["0.2"] * 20) as process:
-        assert process.stdout.readline() == "0.2\n"
-        process.stdout.close()
-        errors = process.stderr.read()
-    assert process.returncode == 141
-    assert "error" not in errors
-    assert "Traceback" not in errors
-
-
-def test_exec_tells_which_jobs_failed(cli):
-    ended = cli.run("exec", "--timeout", "0.5", "--", "sleep", ":::", "0", "1000", "nonsense")
-    assert ended.code == 1
-    assert ended.out == ""
-    assert re.search(r"^1000: timeout", ended.err, re.MULTILINE)
-    assert re.search(r"^nonsense: exit code 1", ended.err, re.MULTILINE)
-    assert "2 of 3 jobs failed" in ended.err
-
-
 JOBS = """
 [[operation]]
 kind = "call"

@@ -1,6 +1,8 @@
+import re
+
 import pytest
 
-from fuzzfarm.cli.command_template import CommandTemplate, keyed
+from fuzzfarm.cli.command_template import FOREIGN, CommandTemplate
 from fuzzfarm.cli.failures import UsageError
 
 
@@ -42,7 +44,16 @@ def test_placeholders_stand_for_parts_of_a_path(placeholder, path, name):
 def test_no_command_is_an_error_that_shows_one():
     with pytest.raises(UsageError, match="there is no command: write one after --"):
         CommandTemplate.parse([":::", "a"])
+    with pytest.raises(UsageError, match="there is no command"):
+        CommandTemplate.parse([""])
 
 
-def test_the_same_input_twice_gets_two_keys():
-    assert list(keyed(["a", "b", "a", "a"])) == [("a", "a"), ("b", "b"), ("a#2", "a"), ("a#3", "a")]
+@pytest.mark.parametrize("word", FOREIGN)
+def test_separators_that_are_not_known_are_refused_instead_of_passed_on(word):
+    with pytest.raises(UsageError, match=f"{re.escape(word)} is not known: write inputs after :::"):
+        CommandTemplate.parse(["cat", word, "list"])
+
+
+def test_a_second_separator_is_refused_because_inputs_are_not_combined():
+    with pytest.raises(UsageError, match="there is a second :::"):
+        CommandTemplate.parse(["echo", ":::", "a", ":::", "b"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from fuzzfarm.cli.jobs import MOST_CHARS, RunningJobs, line, lines
+from fuzzfarm.cli.jobs import MOST_CHARS, RunningJobs, lines
 from fuzzfarm_shared.progress import WATCHED_S, Progress
 
 JOB = Progress("a", 1, "w", 3.2, 2_048, 0, "one\ntwo\n\n")
@@ -18,13 +18,19 @@ class Clock:
 
 
 def test_a_line_tells_key_seconds_size_and_the_newest_line() -> None:
-    assert line(JOB) == "  a  3 s  2 KB  two"
-    assert line(replace(JOB, stdout_tail="", stderr_tail="oops")) == "  a  3 s  2 KB  oops"
-    assert line(replace(JOB, stdout_tail="")) == "  a  3 s  2 KB"
+    assert lines((JOB,)) == ["  a  3 s  2 KB  two"]
+    assert lines((replace(JOB, stdout_tail="", stderr_tail="oops"),)) == ["  a  3 s  2 KB  oops"]
+    assert lines((replace(JOB, stdout_tail=""),)) == ["  a  3 s  2 KB"]
+    assert lines((replace(JOB, stdout_tail="\r10%\r20%"),)) == ["  a  3 s  2 KB  20%"]
+
+
+def test_lines_are_aligned() -> None:
+    jobs = (replace(JOB, key="long", running_s=1_234.0), replace(JOB, stdout_bytes=20))
+    assert lines(jobs) == ["  long  1,234 s  2 KB  two", "  a         3 s  20 B  two"]
 
 
 def test_control_characters_and_long_lines_do_not_reach_the_terminal() -> None:
-    told = line(replace(JOB, key="k\x1b[2J", stdout_tail="x" * 1_000))
+    (told,) = lines((replace(JOB, key="k\x1b[2J", stdout_tail="x" * 1_000),))
     assert "\x1b" not in told
     assert len(told) < 2 * MOST_CHARS + 30
 
@@ -46,4 +52,5 @@ def test_only_the_longest_are_shown_and_the_others_counted() -> None:
     jobs = tuple(replace(JOB, key=f"k{number}") for number in range(5))
     assert [shown.split()[0] for shown in lines(jobs)] == ["k0", "k1", "k2", "and"]
     assert lines(jobs)[-1] == "  and 2 more running"
-    assert lines(jobs[:2]) == [line(job) for job in jobs[:2]]
+    assert len(lines(jobs[:2])) == 2
+    assert lines(()) == []
