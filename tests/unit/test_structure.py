@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from graphlib import TopologicalSorter
@@ -96,3 +97,31 @@ def test_what_both_roles_share_loads_neither() -> None:
 def test_every_package_starts_with_what_it_is() -> None:
     for module, path in SOURCES.items():
         assert ast.get_docstring(ast.parse(path.read_text())), module
+
+
+STARTS = re.compile(
+    r"os\.(fork|forkpty|system|popen|posix_spawn\w*|spawn\w+|exec\w+)|subprocess\.(Popen|run|call|check_\w+|get\w*output)"
+    r"|.*\b(create_)?subprocess_(exec|shell)|.*\bProcessPoolExecutor|multiprocessing\b.*|pty\.\w+"
+)
+"""Ways to start a process, or to become another program."""
+
+MAY_START = {
+    "fuzzfarm_worker.supervisor": "starts whole workers",
+    "fuzzfarm_worker.sandbox.zygote": "forks inside a child that the manager has started",
+}
+
+
+def starts_processes(module: str) -> bool:
+    tree = ast.walk(ast.parse(SOURCES[module].read_text()))
+    return any(STARTS.fullmatch(ast.unparse(node)) for node in tree if isinstance(node, ast.Attribute | ast.Name))
+
+
+@pytest.mark.parametrize("module", [module for module in SOURCES if module.startswith("fuzzfarm_worker")])
+def test_only_the_process_package_starts_children_of_a_worker(module: str) -> None:
+    may_start = module in MAY_START or module.startswith("fuzzfarm_worker.processes")
+    assert may_start or not starts_processes(module)
+
+
+@pytest.mark.parametrize("module", [*MAY_START, "fuzzfarm_worker.processes.guardian"])
+def test_a_start_of_a_process_is_noticed(module: str) -> None:
+    assert starts_processes(module)
