@@ -58,7 +58,7 @@ class Batch:
                 about every second. It may be missing or late, and never holds up an outcome.
 
         The stream ends after the last outcome of the batch, survives a lost connection, and raises as `status` does.
-        Leaving it early costs nothing.
+        Leaving it early costs nothing; after a wait that was cancelled, by a time limit, it goes on where it was.
         """
         start = OutcomeCursor.parse(cursor) if cursor else OutcomeCursor()
         if progress:

@@ -6,7 +6,8 @@ import asyncio
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from functools import partial
 from itertools import islice
 from typing import Generic, Self, TypeVar
 
@@ -20,12 +21,20 @@ MOMENT_S = 0.02
 """Outcomes wait so long for a look, once a second: ten times what it takes on a server that is near and not busy."""
 
 T_co = TypeVar("T_co", covariant=True)
+E = TypeVar("E")
 
 
-class _Stream(AsyncIterator[T_co], ABC, Generic[T_co]):
-    """Outcomes of segments, and the cursor behind the last one that was taken."""
+class _Stream(AsyncIterator[T_co], ABC, Generic[T_co, E]):
+    """Outcomes of segments, and the cursor behind the last one that was taken.
 
-    def __init__(self, start: OutcomeCursor) -> None:
+    Args:
+        open_source: gives what is read, from behind an entry on.
+        start: where to begin.
+    """
+
+    def __init__(self, open_source: Callable[[str], AsyncGenerator[E, None]], start: OutcomeCursor) -> None:
+        self._open_source = open_source
+        self._source = open_source(start.entry)
         self._outcomes: Iterator[Outcome] = iter(())
         self._behind = start.entry
         self._taken = start.taken
@@ -50,6 +59,21 @@ class _Stream(AsyncIterator[T_co], ABC, Generic[T_co]):
         except StopAsyncIteration:
             return None
 
+    async def aclose(self) -> None:
+        """Stop reading."""
+        await self._source.aclose()
+
+    async def _read(self) -> E:
+        """Return what comes next from the source; all outcomes of the current segment are taken."""
+        try:
+            return await anext(self._source)
+        except StopAsyncIteration:
+            raise
+        except BaseException:
+            # It ends with what it raises. Whoever goes on after a cancellation, by a timeout, must not find the end.
+            self._source = self._open_source(self._current or self._behind)
+            raise
+
     @abstractmethod
     def _at_hand(self) -> Iterator[T_co]:
         """Yield what needs no waiting."""
@@ -67,34 +91,31 @@ class _Stream(AsyncIterator[T_co], ABC, Generic[T_co]):
         self._outcomes = islice(segment.outcomes(), self._taken, None)
 
 
-class OutcomeStream(_Stream[Outcome]):
+class OutcomeStream(_Stream[Outcome, Entry]):
     """Outcomes in completion order; made by `Batch.stream`."""
 
     def __init__(self, readings: ReadingStore, batch: str, start: OutcomeCursor) -> None:
-        super().__init__(start)
-        self._segments = readings.segments(batch, start.entry)
+        super().__init__(partial(readings.segments, batch), start)
 
     async def __anext__(self) -> Outcome:
         while (outcome := next(self._outcomes, None)) is None:
-            self._enter(await anext(self._segments))
+            self._enter(await self._read())
         self._taken += 1
         return outcome
-
-    async def aclose(self) -> None:
-        """Stop reading."""
-        await self._segments.aclose()
 
     def _at_hand(self) -> Iterator[Outcome]:
         return self._taken_outcomes()
 
 
-class LiveStream(_Stream[Outcome | Progress]):
-    """Outcomes in completion order, and between them the progress of running jobs; made by `Batch.stream`."""
+class LiveStream(_Stream[Outcome | Progress, Entry | list[Progress]]):
+    """Outcomes in completion order, and between them the progress of running jobs; made by `Batch.stream`.
+
+    Workers stop telling progress a few seconds after it was closed, or is no longer read.
+    """
 
     def __init__(self, readings: ReadingStore, telling: TellingStore, batch: str, start: OutcomeCursor) -> None:
-        super().__init__(start)
         self._looks = _Looks(telling, batch)
-        self._events = _events(readings, self._looks, batch, start.entry)
+        super().__init__(partial(_events, readings, self._looks, batch), start)
         self._progress: deque[Progress] = deque()
 
     async def __anext__(self) -> Outcome | Progress:
@@ -104,16 +125,12 @@ class LiveStream(_Stream[Outcome | Progress]):
             if (outcome := next(self._outcomes, None)) is not None:
                 self._taken += 1
                 return outcome
-            event = await anext(self._events)
+            event = await self._read()
             if isinstance(event, list):
                 self._progress.extend(event)
             else:
                 self._looks.note_ended(event[1])
                 self._enter(event)
-
-    async def aclose(self) -> None:
-        """Stop reading; workers stop telling a few seconds later."""
-        await self._events.aclose()
 
     def _at_hand(self) -> Iterator[Outcome | Progress]:
         while self._progress:
@@ -184,5 +201,6 @@ class _Looks:
     async def aclose(self) -> None:
         """Look no more."""
         if self._looking is not None:
-            self._looking.cancel()
-            await asyncio.wait([self._looking])
+            looking, self._looking = self._looking, None
+            looking.cancel()
+            await asyncio.wait([looking])

@@ -222,6 +222,26 @@ def test_a_stream_goes_on_behind_its_cursor_in_another_connection(shared_farm: A
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize("progress", [False, True])
+def test_a_stream_that_was_waited_for_in_vain_goes_on_where_it_was(
+    shared_farm: Any, tmp_path: Path, progress: Any
+) -> None:
+    async def scenario() -> list[str]:
+        async with Farm.connect(**shared_farm) as farm, asyncio.timeout(WAIT_S):
+            quick = CallOperation(key="quick", target="farm_targets:echo", args=[1])
+            batch = await farm.submit([quick, *wait_calls(tmp_path, 1)])
+            async with aclosing(batch.stream(progress=progress)) as stream:
+                keys = [(await anext(stream)).key]
+                for _ in range(2):
+                    with pytest.raises(TimeoutError):
+                        async with asyncio.timeout(0.05):
+                            await anext(stream)
+                (tmp_path / "go").touch()
+                return keys + [event.key async for event in stream]
+
+    assert asyncio.run(scenario()) == ["quick", "k0"]
+
+
 def test_a_stream_survives_connections_that_are_cut(shared_farm: Any, tmp_path: Path) -> None:
     async def scenario() -> None:
         async with Farm.connect(**shared_farm) as farm:
