@@ -41,7 +41,7 @@ from fuzzfarm_shared.outcomes import (
     SubprocessResult,
 )
 from fuzzfarm_shared.progress import Progress
-from fuzzfarm_shared.reports import WorkerReport
+from fuzzfarm_shared.reports import QueueReport, WorkerReport
 from fuzzfarm_shared.settings import ProducerSettings
 
 __all__ = [
@@ -79,6 +79,7 @@ __all__ = [
     "ProducerSettings",
     "Progress",
     "QueueFullError",
+    "QueueReport",
     "RemoteError",
     "RemoteTimeoutError",
     "SchemaVersionError",

@@ -18,9 +18,9 @@ from fuzzfarm_shared.connection import check_server, connect
 from fuzzfarm_shared.errors import DuplicateKeyError
 from fuzzfarm_shared.keys import check_batch_key, new_batch_key
 from fuzzfarm_shared.outcomes import BatchStatus
-from fuzzfarm_shared.reports import HEARTBEAT_TTL_S, WorkerReport
+from fuzzfarm_shared.reports import QueueReport, WorkerReport
 from fuzzfarm_shared.settings import ProducerSettings
-from fuzzfarm_shared.store import ReadingStore, Server, SubmissionStore
+from fuzzfarm_shared.store import FarmReadings, ReadingStore, Server, SubmissionStore
 
 
 class Farm:
@@ -146,8 +146,11 @@ class Farm:
 
     async def workers(self) -> list[WorkerReport]:
         """Return what each live worker says of itself, by name."""
-        raw = await ReadingStore(self._server, self.settings.signer).workers(int(HEARTBEAT_TTL_S * 1000))
-        return sorted((WorkerReport.model_validate_json(report) for report in raw), key=lambda report: report.name)
+        return await FarmReadings(self._server).workers()
+
+    async def queue(self) -> QueueReport:
+        """Return how many chunks wait and run, and how long the oldest of them has waited."""
+        return await FarmReadings(self._server).queue()
 
     @property
     def _server(self) -> Server:

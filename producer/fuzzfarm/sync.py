@@ -15,7 +15,7 @@ from fuzzfarm.feed import Operations
 from fuzzfarm.streams import LiveStream, OutcomeStream
 from fuzzfarm_shared.outcomes import BatchAggregate, BatchStatus, Outcome
 from fuzzfarm_shared.progress import Progress
-from fuzzfarm_shared.reports import WorkerReport
+from fuzzfarm_shared.reports import QueueReport, WorkerReport
 
 T = TypeVar("T")
 
@@ -75,6 +75,10 @@ class SyncFarm:
     def workers(self) -> list[WorkerReport]:
         """As `Farm.workers`."""
         return self.run(self._farm.workers())
+
+    def queue(self) -> QueueReport:
+        """As `Farm.queue`."""
+        return self.run(self._farm.queue())
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Return the result of a coroutine of this farm; KeyboardInterrupt here cancels it.

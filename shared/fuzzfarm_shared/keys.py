@@ -87,6 +87,10 @@ class Keys:
         """List on which workers wait for the attempts of a lane."""
         return f"{self.namespace}:wake:{lane.value}"
 
+    def wake_lists(self) -> dict[str, Lane]:
+        """Every wake list, by name, and its lane; the attempt at the head of a list has waited longest."""
+        return {self.wake(lane): lane for lane in Lane}
+
     def batch(self, batch: str, part: Part) -> str:
         """One of the keys of a batch."""
         return f"{self.namespace}:b:{batch}{part.value}"

@@ -23,7 +23,7 @@ from fuzzfarm_worker.executors.kernel import Kernel
 from fuzzfarm_worker.fuzzing import FuzzChildren
 from fuzzfarm_worker.handlers import Tools
 from fuzzfarm_worker.intake import Intake
-from fuzzfarm_worker.memory import resident_bytes
+from fuzzfarm_worker.memory import Memory, resident_bytes
 from fuzzfarm_worker.processes import ProcessManager
 from fuzzfarm_worker.renewal import RenewalThread
 from fuzzfarm_worker.sandbox import Sandbox
@@ -56,6 +56,7 @@ class WorkerHost:
         self.server = Server(connect(settings), settings)
         self.store = AttemptStore(self.server, self.name, settings.lease_s)
         self._allowed = AllowList.from_settings(settings)
+        self._memory = Memory()
         self._chunks: set[AttemptId] = set()
         self._started_at = time.time()
         self._heartbeat: asyncio.Task[None] | None = None
@@ -164,6 +165,7 @@ class WorkerHost:
             chunks=len(self._chunks),
             operations_done=self.station.operations_done,
             memory_bytes=resident_bytes(),
+            memory_free=self._memory.free_share(),
             load=os.getloadavg()[0],
             started_at=self._started_at,
             reported_at=time.time(),

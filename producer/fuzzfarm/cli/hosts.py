@@ -11,9 +11,10 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from fuzzfarm.cli.failures import ExitCode
+from fuzzfarm.cli.glance import FarmGlance
 from fuzzfarm.cli.options import URL_VARIABLE, Json, Redis, Workers, run, usable_cores
 from fuzzfarm.cli.output import Output
-from fuzzfarm.cli.views import count, worker_table
+from fuzzfarm.cli.views import count, farm_line, worker_table
 from fuzzfarm.farm import Farm
 from fuzzfarm_shared.settings import WorkerHostSettings
 
@@ -108,7 +109,7 @@ def worker(
 
 
 def workers(redis: Redis = None, as_json: Json = False) -> None:
-    """List the live workers of a farm and what they do."""
+    """Show the farm: its live workers, and what waits for them."""
     run(_workers(redis, Output(as_json)))
 
 
@@ -137,10 +138,13 @@ async def _tell_changes(farm: Farm, output: Output) -> NoReturn:
 
 async def _workers(redis: str | None, output: Output) -> int:
     async with Farm.connect(redis) as farm:
-        reports = await farm.workers()
+        reports, queue = await farm.workers(), await farm.queue()
     for report in reports:
         output.record(report)
     output.say(worker_table(reports) if reports else "no workers: start one with `fuzzfarm worker`")
+    glance = FarmGlance.of(reports, queue)
+    output.record({"farm": glance})
+    output.say(farm_line(glance))
     return ExitCode.CLEAN
 
 

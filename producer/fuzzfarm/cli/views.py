@@ -11,6 +11,7 @@ from rich.console import RenderableType
 from rich.panel import Panel
 from rich.text import Text
 
+from fuzzfarm.cli.glance import FarmGlance
 from fuzzfarm.cli.output import Output, table
 from fuzzfarm.cli.printable import printable, shortened
 from fuzzfarm_shared.outcomes import (
@@ -50,7 +51,17 @@ def size(number: int) -> str:
 
 def age(since: float, now: float | None = None) -> str:
     """Return how long ago `since` (seconds since the epoch) was, in whole seconds."""
-    return str(timedelta(seconds=max(0, round((now or time.time()) - since))))
+    return seconds((now or time.time()) - since)
+
+
+def seconds(number: float) -> str:
+    """Return a length of time as hours, minutes and whole seconds."""
+    return str(timedelta(seconds=max(0, round(number))))
+
+
+def percent(share: float | None) -> str:
+    """Return a share in whole percent; nothing is known of None."""
+    return "-" if share is None else f"{share:.0%}"
 
 
 def value_text(value: Any) -> str:
@@ -103,24 +114,36 @@ def batch_table(statuses: list[BatchStatus]) -> str:
 
 def worker_table(reports: list[WorkerReport]) -> str:
     """Return one row for each worker."""
-    header = ["NAME", "PID", "VERSION", "RUNNING", "SLOTS", "CHUNKS", "DONE", "MEMORY", "LOAD", "UP", "HEARTBEAT"]
+    header = ["HOST", "PID", "VERSION", "LOAD", "MEMORY", "FREE", "SLOTS", "CHUNKS", "DONE", "UP", "HEARTBEAT"]
     rows = [
         [
-            report.name,
+            report.host,
             str(report.pid),
             report.version,
-            f"{report.running:,}",
-            f"{report.max_concurrency:,}",
+            f"{report.load:.2f}",
+            size(report.memory_bytes),
+            percent(report.memory_free),
+            f"{report.running:,}/{report.max_concurrency:,}",
             f"{report.chunks:,}",
             f"{report.operations_done:,}",
-            size(report.memory_bytes),
-            f"{report.load:.2f}",
             age(report.started_at, report.reported_at),
-            f"{age(report.reported_at)} ago",
+            f"{seconds(report.heartbeat_age_s)} ago",
         ]
         for report in reports
     ]
     return table(header, rows)
+
+
+def farm_line(glance: FarmGlance) -> str:
+    """Return what is on a farm in one line."""
+    lanes = ", ".join(f"{lane.value} {depth:,}" for lane, depth in glance.waiting_by_lane.items())
+    waiting = f"{count(glance.waiting, 'chunk')} waiting ({lanes})"
+    if glance.oldest_waiting_s is not None:
+        waiting += f", the oldest for {seconds(glance.oldest_waiting_s)}"
+    return (
+        f"{count(glance.workers, 'worker')} on {count(glance.hosts, 'host')}, "
+        f"{glance.slots_used:,} of {count(glance.slots, 'slot')} used; {waiting}; {glance.running:,} running"
+    )
 
 
 def finding_title(finding: Finding) -> str:

@@ -1,6 +1,7 @@
 """The batch store: the only place that knows how a batch is kept on the server."""
 
 from fuzzfarm_shared.store.attempts import AttemptStore, Claim, Commit, CommitReply, Refused
+from fuzzfarm_shared.store.farm_readings import FarmReadings
 from fuzzfarm_shared.store.readings import OutcomeCursor, ReadingStore
 from fuzzfarm_shared.store.server import Server
 from fuzzfarm_shared.store.submissions import Accepted, EncodedPayload, SubmissionStore
@@ -13,6 +14,7 @@ __all__ = [
     "Commit",
     "CommitReply",
     "EncodedPayload",
+    "FarmReadings",
     "OutcomeCursor",
     "ReadingStore",
     "Refused",

@@ -1,4 +1,4 @@
-"""Reading: the state of a batch, its outcomes in the order of their commits, and what is on the farm."""
+"""Reading: the state of a batch, and its outcomes in the order of their commits."""
 
 from __future__ import annotations
 
@@ -148,14 +148,6 @@ class ReadingStore:
         name = self._keys.batch(batch, Part.OUTCOMES)
         block_ms = max(1, int(min(timeout_s, LONGEST_BLOCK_S) * 1000))
         await self._server.call("XREAD", "COUNT", 1, "BLOCK", block_ms, "STREAMS", name, after)
-
-    async def workers(self, alive_ms: int) -> list[bytes]:
-        """Return the last report of every worker that sent one within `alive_ms`."""
-        seconds, micros = await self._server.call("TIME")
-        now_ms = int(seconds) * 1000 + int(micros) // 1000
-        names = await self._server.call("ZRANGEBYSCORE", self._keys.workers, now_ms - alive_ms, "+inf")
-        reports = [await self._server.call("GET", self._keys.worker(name.decode())) for name in names]
-        return [report for report in reports if report is not None]
 
     async def submit_id(self, batch: str) -> str:
         """Return what every signature of the batch is bound to; raises BatchNotFoundError without such a batch."""

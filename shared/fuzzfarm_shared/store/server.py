@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from functools import lru_cache
 from importlib import resources
 from typing import Any
@@ -60,6 +61,17 @@ class Server:
         """Return the reply of one idempotent command; raises as `run`."""
         with farm_errors(self.settings):
             return await self._patience.call(lambda: self._execute(*command))
+
+    async def read(self, commands: Sequence[tuple[str | int, ...]]) -> list[Any]:
+        """Return the replies of several reading commands, of one moment and in one round trip; raises as `run`."""
+        with farm_errors(self.settings):
+            return await self._patience.call(lambda: self._execute_together(commands))
+
+    async def _execute_together(self, commands: Sequence[tuple[str | int, ...]]) -> list[Any]:
+        pipeline = self.client.pipeline(transaction=True)
+        for command in commands:
+            pipeline.execute_command(*command)
+        return await pipeline.execute()
 
     async def _evaluate(self, script: str, args: tuple[Any, ...]) -> Any:
         try:

@@ -153,12 +153,17 @@ def test_a_second_worker_joins_and_the_farm_is_in_order(cli, farm):
         try:
             hosts = set()
             while "second" not in hosts and process.poll() is None:
-                hosts = {json.loads(line)["host"] for line in cli.run("workers", "--json").out.splitlines()}
+                *records, glance = map(json.loads, cli.run("workers", "--json").out.splitlines())
+                hosts = {record["host"] for record in records}
+            shown = cli.run("workers")
             doctor = cli.run("doctor")
         finally:
             process.terminate()
             process.communicate(timeout=30)
     assert "second" in hosts
+    assert (glance["farm"]["workers"], glance["farm"]["hosts"], glance["farm"]["waiting"]) == (2, 2, 0)
+    assert re.search(r"^second +\d+ .* 0/50 +0 +0 .* ago$", shown.out, re.MULTILINE), shown
+    assert "2 workers on 2 hosts, 0 of 100 slots used; 0 chunks waiting (slots 0, fuzz 0); 0 running" in shown.out
     assert process.returncode == 0
     assert doctor.code == 0, doctor
     assert "ok       connection: unix://" in doctor.out

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from fuzzfarm import BatchNotFoundError, BatchState, CallOperation, DuplicateKeyError, SyncFarm
+from fuzzfarm import BatchNotFoundError, BatchState, CallOperation, DuplicateKeyError, QueueReport, SyncFarm
 
 WAIT_S = 30.0
 
@@ -23,6 +23,7 @@ def test_a_batch_goes_there_and_back_without_await(shared_farm: Any, batch_key: 
         assert batch.cancel() == 0
         assert batch_key in [status.key for status in farm.batches()]
         assert len(farm.workers()) == 1
+        assert isinstance(farm.queue(), QueueReport)
     assert not [thread for thread in threading.enumerate() if thread.name == "fuzzfarm-sync"]
 
 

@@ -16,7 +16,7 @@ from fuzzfarm_shared.errors import FarmFullError
 from fuzzfarm_shared.outcomes import ErrorKind, OperationError
 from fuzzfarm_shared.settings import ProducerSettings
 from fuzzfarm_shared.settling import settled
-from fuzzfarm_shared.store import Claim, TellingStore
+from fuzzfarm_shared.store import Claim, FarmReadings, TellingStore
 
 Drive = Callable[[Any], None]
 REJECTED = OperationError(ErrorKind.REJECTED, "", "its signature is wrong")
@@ -65,6 +65,8 @@ def test_a_full_server_refuses_before_anything_is_changed() -> None:
         assert (
             await TellingStore(store.server, store.signer).look(attempt.batch, "s") == {}
         )  # outcomes do not wait for it
+        assert (await FarmReadings(store.server).queue()).waiting == 1  # an operator looks just now
+        assert await FarmReadings(store.server).workers() == []
         await store.client.config_set("maxmemory", "0")
         assert await store.waiting() == [attempt]
         assert isinstance(await store.worker("w", LONG_S).claim(attempt), Claim)

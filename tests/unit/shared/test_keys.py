@@ -80,4 +80,6 @@ def test_all_keys_lie_in_their_namespace() -> None:
     names = [keys.queue, keys.leases, keys.batches, keys.workers, keys.worker("w"), keys.poke("w")]
     names += [keys.wake(lane) for lane in Lane] + [keys.batch("b", part) for part in Part]
     assert len(set(names)) == len(names)
+    assert set(keys.wake_lists()) < set(names)
+    assert set(keys.wake_lists().values()) == set(Lane)
     assert all(name.startswith("ns:") for name in names)
