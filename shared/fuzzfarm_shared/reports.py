@@ -34,6 +34,9 @@ class WorkerReport(BaseModel):
     memory_free: float | None = Field(
         default=None, description="Share of memory, 0 to 1, that is free for it on its host; None: it cannot tell."
     )
+    under_pressure: bool = Field(
+        default=False, description="Whether less is free than FUZZFARM_MEMORY_RESERVE: it takes one chunk at a time."
+    )
     heartbeat_age_s: float = Field(
         default=0.0, description="Seconds since its heartbeat, by the server's clock; known to who reads the report."
     )

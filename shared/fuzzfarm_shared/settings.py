@@ -146,6 +146,12 @@ class WorkerHostSettings(FarmSettings):
         le=256,
         description="Fuzzed targets, and sandboxed calls that compute, at once in one worker process.",
     )
+    memory_reserve: float = Field(
+        default=0.05,
+        ge=0,
+        lt=1,
+        description="Share of memory that must stay free, else one chunk at a time; 0: off.",
+    )
     timeout_s: TimeoutSeconds | None = Field(
         default=DEFAULT_TIMEOUT_S, description="Seconds for one try of an operation that names none; none: no limit."
     )

@@ -23,7 +23,7 @@ from fuzzfarm_worker.executors.kernel import Kernel
 from fuzzfarm_worker.fuzzing import FuzzChildren
 from fuzzfarm_worker.handlers import Tools
 from fuzzfarm_worker.intake import Intake
-from fuzzfarm_worker.memory import Memory, resident_bytes
+from fuzzfarm_worker.memory import Memory, MemoryPressure, resident_bytes
 from fuzzfarm_worker.processes import ProcessManager
 from fuzzfarm_worker.renewal import RenewalThread
 from fuzzfarm_worker.sandbox import Sandbox
@@ -56,7 +56,7 @@ class WorkerHost:
         self.server = Server(connect(settings), settings)
         self.store = AttemptStore(self.server, self.name, settings.lease_s)
         self._allowed = AllowList.from_settings(settings)
-        self._memory = Memory()
+        self._pressure = MemoryPressure(settings.memory_reserve, Memory())
         self._chunks: set[AttemptId] = set()
         self._started_at = time.time()
         self._heartbeat: asyncio.Task[None] | None = None
@@ -149,6 +149,7 @@ class WorkerHost:
             signal.raise_signal(signal.SIGTERM)
 
     async def _report_and_take_over(self) -> None:
+        self.intake.press(self._pressure.look())
         freed, woken, _, _ = await self.store.take_over(self._report(), HEARTBEAT_TTL_S)
         if freed or woken:
             log.warning("chunks of dead workers run again", freed=freed, woken=woken)
@@ -165,7 +166,8 @@ class WorkerHost:
             chunks=len(self._chunks),
             operations_done=self.station.operations_done,
             memory_bytes=resident_bytes(),
-            memory_free=self._memory.free_share(),
+            memory_free=self._pressure.free_share,
+            under_pressure=self._pressure.is_on,
             load=os.getloadavg()[0],
             started_at=self._started_at,
             reported_at=time.time(),

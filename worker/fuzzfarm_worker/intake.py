@@ -1,7 +1,8 @@
 """When a worker takes another chunk: never one that would wait here while another worker could run it.
 
 A worker holds the chunks whose operations all run, one more that still has operations to start, and, while chunks
-pass in milliseconds, one fetched ahead so that it never waits for the server.
+pass in milliseconds, one fetched ahead so that it never waits for the server. While little memory is free it holds
+one chunk and no more; an idle worker always takes one, so that nothing waits for ever.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ class Intake:
         self._offered: dict[str, tuple[Lane, float]] = {}
         self._unstarted: dict[str, float] = {}
         self._shards: set[str] = set()
+        self._held: set[str] = set()
+        self._under_pressure = False
         self._passing_fast = False
         self._paused_until = 0.0
         self._changed = asyncio.Event()
@@ -59,6 +62,7 @@ class Intake:
     def begin(self, attempt: AttemptId, lane: Lane) -> None:
         """Note that the job was claimed and has operations to start."""
         self._offered.pop(str(attempt), None)
+        self._held.add(str(attempt))
         if lane is Lane.FUZZ:
             self._shards.add(str(attempt))
         else:
@@ -77,15 +81,24 @@ class Intake:
         self._offered.pop(str(attempt), None)
         self.started_all(attempt)
         self._shards.discard(str(attempt))
+        self._held.discard(str(attempt))
         self._changed.set()
 
     def pause(self, seconds: float) -> None:
         """Take nothing for a while, so that others get what this worker refused."""
         self._paused_until = max(self._paused_until, time.monotonic() + seconds)
 
+    def press(self, under_pressure: bool) -> None:
+        """Note whether this worker is short of memory."""
+        if under_pressure != self._under_pressure:
+            self._under_pressure = under_pressure
+            self._changed.set()
+
     def _open_lanes(self) -> list[Lane]:
         now = time.monotonic()
         if now < self._paused_until:
+            return []
+        if self._under_pressure and (self._held or self._offered):
             return []
         lanes = [lane for lane, _ in self._offered.values()]
         free = self._kernel.free_slots > 0

@@ -8,6 +8,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from fuzzfarm_shared.log import get_logger
+
+EASED_AT = 1.2
+"""Pressure ends when this many times the reserve is free, so that it does not come and go at the edge; of a large
+reserve, half way to all."""
+
+log = get_logger(__name__)
+
 
 def resident_bytes() -> int:
     """Return the resident set of this process in bytes; where the system tells only its peak, that."""
@@ -86,6 +94,38 @@ class Memory:
             return None
         total, available = _field(text, "MemTotal:"), _field(text, "MemAvailable:")
         return available / total if total and available is not None else None
+
+
+class MemoryPressure:
+    """Whether less memory is free than must stay free; says so in the log when that begins and ends.
+
+    Args:
+        reserve: the share that must stay free, 0 to 1; 0: there is never pressure.
+        memory: what is looked at.
+    """
+
+    def __init__(self, reserve: float, memory: Memory) -> None:
+        self._reserve = reserve
+        self._memory = memory
+        self.free_share: float | None = None
+        self.is_on = False
+
+    def look(self) -> bool:
+        """Read how much is free now, and return whether there is pressure; called once a second."""
+        self.free_share = free = self._memory.free_share()
+        needed = min(self._reserve * EASED_AT, (1 + self._reserve) / 2) if self.is_on else self._reserve
+        is_on = free is not None and free < needed
+        if is_on != self.is_on:
+            self.is_on = is_on
+            self._tell()
+        return is_on
+
+    def _tell(self) -> None:
+        free = "unknown" if self.free_share is None else f"{self.free_share:.1%}"
+        if self.is_on:
+            log.warning("little memory is free: one chunk at a time", free=free, reserve=f"{self._reserve:.1%}")
+        else:
+            log.warning("enough memory is free again", free=free)
 
 
 def _limited_groups(system: Path) -> Iterator[LimitedGroup]:

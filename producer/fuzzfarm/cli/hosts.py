@@ -36,6 +36,7 @@ def _setting(name: str, *flags: str, metavar: str | None = None) -> Any:
 Concurrency = Annotated[int | None, _setting("max_concurrency", "--max-concurrency", "-c", metavar="N")]
 Processes = Annotated[int, typer.Option("--processes", "-p", min=1, metavar="N", help="Worker processes.")]
 Children = Annotated[int | None, _setting("max_children", "--max-children", metavar="N")]
+MemoryReserve = Annotated[float | None, _setting("memory_reserve", "--memory-reserve", metavar="SHARE")]
 TryTimeout = Annotated[str | None, _setting("timeout_s", "--timeout", metavar="SECONDS")]
 Retries = Annotated[int | None, _setting("retries", "--retries", metavar="N")]
 RetryDelay = Annotated[float | None, _setting("retry_delay_s", "--retry-delay", metavar="SECONDS")]
@@ -64,6 +65,7 @@ def worker(
     max_concurrency: Concurrency = None,
     processes: Processes = 1,
     max_children: Children = None,
+    memory_reserve: MemoryReserve = None,
     timeout: TryTimeout = None,
     retries: Retries = None,
     retry_delay: RetryDelay = None,
@@ -90,6 +92,7 @@ def worker(
         redis_url=redis,
         max_concurrency=max_concurrency,
         max_children=max_children,
+        memory_reserve=memory_reserve,
         timeout_s=timeout,
         retries=retries,
         retry_delay_s=retry_delay,

@@ -122,7 +122,7 @@ def worker_table(reports: list[WorkerReport]) -> str:
             report.version,
             f"{report.load:.2f}",
             size(report.memory_bytes),
-            percent(report.memory_free),
+            percent(report.memory_free) + (" low" if report.under_pressure else ""),
             f"{report.running:,}/{report.max_concurrency:,}",
             f"{report.chunks:,}",
             f"{report.operations_done:,}",

@@ -73,3 +73,41 @@ def test_while_arq_decides_on_an_offer_nothing_more_is_taken(intake: Intake) -> 
         assert await asyncio.wait_for(waiting, 1.0) == [Lane.SLOTS]
 
     asyncio.run(scenario())
+
+
+def test_under_pressure_a_worker_holds_one_chunk_and_no_more(intake: Intake) -> None:
+    async def scenario() -> None:
+        intake.press(True)
+        assert set(await intake.room(0.01)) == {Lane.SLOTS, Lane.FUZZ}  # an idle one always takes one
+        intake.offer(str(ONE), Lane.SLOTS)
+        assert await intake.room(0.01) == []
+        intake.begin(ONE, Lane.SLOTS)
+        intake.started_all(ONE)
+        assert await intake.room(0.01) == []
+        intake.end(ONE)
+        assert set(await intake.room(0.01)) == {Lane.SLOTS, Lane.FUZZ}
+
+    asyncio.run(scenario())
+
+
+def test_the_end_of_pressure_ends_the_wait(intake: Intake) -> None:
+    async def scenario() -> None:
+        intake.press(True)
+        intake.begin(ONE, Lane.FUZZ)
+        waiting = asyncio.create_task(intake.room(5.0))
+        await asyncio.sleep(0)
+        intake.press(False)
+        assert await asyncio.wait_for(waiting, 1.0) == [Lane.SLOTS]
+
+    asyncio.run(scenario())
+
+
+def test_the_beginning_of_pressure_ends_a_pop_of_a_busy_worker(intake: Intake) -> None:
+    async def scenario() -> None:
+        intake.begin(ONE, Lane.FUZZ)
+        closing = asyncio.create_task(intake.other_room([Lane.SLOTS]))
+        await asyncio.sleep(0)
+        intake.press(True)
+        await asyncio.wait_for(closing, 1.0)
+
+    asyncio.run(scenario())

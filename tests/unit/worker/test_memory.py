@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fuzzfarm_worker.memory import Memory
+from fuzzfarm_worker.memory import Memory, MemoryPressure
 
 MakeSystem = Callable[[dict[str, str]], Path]
 
@@ -103,3 +103,52 @@ def test_this_system_tells() -> None:
     free = Memory().free_share()
     assert free is not None
     assert 0 < free < 1
+
+
+def pressure_of(system: MakeSystem, reserve: float) -> tuple[MemoryPressure, Callable[[float], bool]]:
+    """A watch, and what makes a share of memory free and looks again."""
+
+    def files(free: float) -> dict[str, str]:
+        return {"proc/meminfo": f"MemTotal: 10000 kB\nMemAvailable: {round(free * 10_000)} kB\n"}
+
+    pressure = MemoryPressure(reserve, Memory(system(files(1.0))))
+
+    def look(free: float) -> bool:
+        system(files(free))
+        return pressure.look()
+
+    return pressure, look
+
+
+def test_pressure_begins_below_the_reserve_and_ends_well_above_it(system: MakeSystem) -> None:
+    pressure, look = pressure_of(system, 0.1)
+    assert [look(free) for free in (0.5, 0.1, 0.0999, 0.105, 0.1199, 0.12, 0.11)] == [
+        False, False, True, True, True, False, False,
+    ]  # fmt: skip
+    assert (pressure.free_share, pressure.is_on) == (0.11, False)
+
+
+def test_a_reserve_of_0_is_no_pressure_ever(system: MakeSystem) -> None:
+    _, look = pressure_of(system, 0.0)
+    assert [look(free) for free in (0.5, 0.0)] == [False, False]
+
+
+def test_what_is_not_known_is_no_pressure(tmp_path: Path) -> None:
+    pressure = MemoryPressure(0.9, Memory(tmp_path))
+    assert pressure.look() is False
+    assert pressure.free_share is None
+
+
+def test_pressure_ends_for_a_large_reserve_too(system: MakeSystem) -> None:
+    _, look = pressure_of(system, 0.9)
+    assert [look(free) for free in (0.89, 0.94, 0.95)] == [True, True, False]
+
+
+def test_the_log_tells_the_beginning_and_the_end_once(system: MakeSystem, caplog: pytest.LogCaptureFixture) -> None:
+    _, look = pressure_of(system, 0.1)
+    for free in (0.5, 0.05, 0.04, 0.05, 0.5, 0.5):
+        look(free)
+    assert caplog.messages == [
+        "little memory is free: one chunk at a time free=5.0% reserve=10.0%",
+        "enough memory is free again free=50.0%",
+    ]

@@ -42,6 +42,11 @@ def test_what_a_worker_does_not_know_of_its_memory_is_a_dash() -> None:
     assert cells([report(memory_free=None)])["FREE"] == "-"
 
 
+def test_a_worker_that_is_short_of_memory_is_marked() -> None:
+    assert " 4% low  " in worker_table([report(memory_free=0.04, under_pressure=True), report()])
+    assert " low " not in worker_table([report(memory_free=0.04)])
+
+
 @pytest.mark.parametrize(
     ("reports", "has", "waits", "waiting"),
     [
