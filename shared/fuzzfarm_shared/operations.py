@@ -22,6 +22,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from fuzzfarm_shared.errors import InvalidOperationError
+from fuzzfarm_shared.limits import MAX_CPU_S, MAX_LIMIT, MIN_CPU_S, MIN_OPEN_FILES, MIN_PROGRAM_MEMORY_BYTES
 from fuzzfarm_shared.targets import target_name
 
 MAX_KEY_CHARS = 512
@@ -160,10 +161,12 @@ class ProcessLimits(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    memory_bytes: int | None = Field(default=None, ge=1_000_000, description="Address space.")
-    cpu_s: int | None = Field(default=None, ge=1, description="CPU seconds.")
-    file_size_bytes: int | None = Field(default=None, ge=0, description="Largest file it may write.")
-    open_files: int | None = Field(default=None, ge=8, description="Descriptors.")
+    memory_bytes: int | None = Field(
+        default=None, ge=MIN_PROGRAM_MEMORY_BYTES, le=MAX_LIMIT, description="Address space, 32 MiB or more."
+    )
+    cpu_s: int | None = Field(default=None, ge=MIN_CPU_S, le=MAX_CPU_S, description="CPU seconds.")
+    file_size_bytes: int | None = Field(default=None, ge=0, le=MAX_LIMIT, description="Largest file it may write.")
+    open_files: int | None = Field(default=None, ge=MIN_OPEN_FILES, le=MAX_LIMIT, description="Descriptors.")
 
 
 class SubprocessJob(Operation):
@@ -187,8 +190,13 @@ class SubprocessJob(Operation):
 
     @model_validator(mode="after")
     def _refuse_null_characters(self) -> Self:
-        if any("\0" in part for part in self.command):
-            raise ValueError("a command cannot contain a null character: remove it")
+        for where, parts in (
+            ("a command", self.command),
+            ("a working directory", (self.cwd or "",)),
+            ("an environment", (*self.env, *self.env.values())),
+        ):
+            if any("\0" in part for part in parts):
+                raise ValueError(f"{where} cannot contain a null character: remove it")
         return self
 
 

@@ -113,8 +113,16 @@ class AllowList:
         return self._any_root or any(Path(path).is_relative_to(root) for root in self._roots)
 
     def folder(self, name: str) -> str:
-        """Return working directory `name` with links resolved; raises NotAllowedError outside of the allowed roots."""
-        path = Path(name).resolve()
+        """Return working directory `name` with links resolved.
+
+        Raises:
+            NotAllowedError: outside of the allowed roots.
+            TargetError: for one that cannot exist, such as a link to itself.
+        """
+        try:
+            path = Path(name).resolve()
+        except (OSError, RuntimeError, ValueError) as exc:
+            raise TargetError(name, f"cannot find folder {name!r} on this worker: {exc}") from exc
         if self.holds(str(path)):
             return str(path)
         raise NotAllowedError(name, f"folder {name!r} is outside of this worker's roots: add --allow-root {path}")

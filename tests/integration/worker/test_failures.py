@@ -274,6 +274,16 @@ def test_a_folder_that_is_not_there_fails_the_job(shared_farm: Any) -> None:
     assert "/no/such/folder" in error.message
 
 
+@pytest.mark.parametrize("name", ["loop", "n" * 1_000], ids=["a link to itself", "too long"])
+def test_a_folder_that_has_no_path_is_rejected_and_harms_no_neighbour(
+    shared_farm: Any, tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    error = error_of(shared_farm, SubprocessJob(key="it", command=["true"], cwd=str(tmp_path / name)))
+    assert error.kind in {ErrorKind.EXCEPTION, ErrorKind.REJECTED}
+    assert name in error.message
+
+
 @pytest.mark.parametrize("name", ["LD_PRELOAD", "PATH", "PYTHONPATH", "FUZZFARM_SIGNING_KEY"])
 def test_a_job_may_not_set_variables_that_load_code(shared_farm: Any, name: str) -> None:
     error = error_of(shared_farm, SubprocessJob(key="it", command=["true"], env={name: "x"}))

@@ -12,12 +12,40 @@ from typing import Any
 import pytest
 
 from fuzzfarm import CallOperation, ErrorKind, SubprocessJob
+from fuzzfarm_shared.errors import TargetError
+from fuzzfarm_shared.limits import MAX_CPU_S, MAX_LIMIT, MIN_CPU_S, MIN_OPEN_FILES, MIN_PROGRAM_MEMORY_BYTES
+from fuzzfarm_shared.operations import ProcessLimits
 from fuzzfarm_worker.allowlist import AllowList
 from fuzzfarm_worker.failures import OperationFailedError
 from fuzzfarm_worker.handlers import Tools, handler_for
 from fuzzfarm_worker.processes import ProcessManager
 from fuzzfarm_worker.processes.guarded import guardian_pid
 from fuzzfarm_worker.sandbox import Sandbox
+
+LEAST = ProcessLimits(
+    memory_bytes=MIN_PROGRAM_MEMORY_BYTES, cpu_s=MIN_CPU_S, file_size_bytes=0, open_files=MIN_OPEN_FILES
+)
+MOST = ProcessLimits(memory_bytes=MAX_LIMIT, cpu_s=MAX_CPU_S, file_size_bytes=MAX_LIMIT, open_files=MAX_LIMIT)
+
+
+async def result_of(job: SubprocessJob) -> Any:
+    """Run a job as a worker does that allows everything."""
+    async with ProcessManager() as processes, Sandbox(processes) as sandbox:
+        handler = handler_for(job, Tools(AllowList("*", "*", "*"), processes, sandbox))
+        args, _ = handler.arguments(job.command, job.stdin)
+        return await handler.function(lambda _: None, *args)
+
+
+@pytest.mark.parametrize("limits", [LEAST, MOST], ids=["least", "most"])
+def test_a_program_runs_under_all_limits_that_a_job_may_have(limits: ProcessLimits) -> None:
+    result = asyncio.run(result_of(SubprocessJob(command=["printf", "fine"], limits=limits)))
+    assert (result.exit_code, result.stdout) == (0, "fine")
+
+
+def test_options_that_nobody_foresaw_are_a_refusal() -> None:
+    unchecked = SubprocessJob(command=["true"]).model_copy(update={"limits": ProcessLimits.model_construct(cpu_s=-1)})
+    with pytest.raises(TargetError, match=r"cannot prepare .*: limit cpu_s must be 1 to"):
+        asyncio.run(result_of(unchecked))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the guardian needs Linux")

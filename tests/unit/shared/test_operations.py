@@ -9,6 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from fuzzfarm_shared.errors import InvalidOperationError, TargetError
+from fuzzfarm_shared.limits import MAX_CPU_S, MIN_PROGRAM_MEMORY_BYTES
 from fuzzfarm_shared.operations import (
     DEFAULT_EXAMPLES,
     CallOperation,
@@ -149,7 +150,12 @@ JOB: dict[str, Any] = {"command": ["ls"]}
         (SubprocessJob, {"command": "ls -l"}, "command"),
         (SubprocessJob, {"command": ["ls\0"]}, "remove it"),
         (SubprocessJob, {**JOB, "max_output_bytes": 10**10}, "max_output_bytes"),
-        (SubprocessJob, {**JOB, "limits": {"memory_bytes": 1}}, "memory_bytes"),
+        (SubprocessJob, {**JOB, "cwd": "a\0b"}, "remove it"),
+        (SubprocessJob, {**JOB, "env": {"A\0": "b"}}, "remove it"),
+        (SubprocessJob, {**JOB, "env": {"A": "b\0"}}, "remove it"),
+        (SubprocessJob, {**JOB, "limits": {"memory_bytes": MIN_PROGRAM_MEMORY_BYTES - 1}}, "memory_bytes"),
+        (SubprocessJob, {**JOB, "limits": {"cpu_s": MAX_CPU_S + 1}}, "cpu_s"),
+        (SubprocessJob, {**JOB, "limits": {"open_files": 2**64}}, "open_files"),
         (SubprocessJob, {**JOB, "limits": {"unknown": 1}}, "unknown"),
         (SubprocessJob, {**JOB, "shell": True}, "shell"),
         (FuzzOperation, {**CALL, "examples": 0}, "examples"),

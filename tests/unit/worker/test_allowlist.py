@@ -88,6 +88,11 @@ def test_a_folder_is_matched_where_its_links_lead(tmp_path: Path) -> None:
             allow_list.folder(str(tmp_path / outside))
 
 
+def test_a_folder_that_no_system_can_have_is_refused() -> None:
+    with pytest.raises(TargetError, match="cannot find folder"):
+        AllowList([], [], ["*"]).folder("null\0")
+
+
 def test_a_remote_worker_needs_a_key_and_a_list_unless_told_otherwise() -> None:
     remote = {"redis_url": "redis://example.org"}
     with pytest.raises(SettingsError, match="FUZZFARM_SIGNING_KEY"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fuzzfarm_shared.errors import TargetError
+from fuzzfarm_shared.log import get_logger
 from fuzzfarm_shared.operations import AnyOperation, CallOperation, SubprocessJob
 from fuzzfarm_worker.handlers.base import Handler, RefusedError, Tools
 from fuzzfarm_worker.handlers.calls import call_handler
@@ -10,12 +12,28 @@ from fuzzfarm_worker.handlers.subprocesses import subprocess_handler
 __all__ = ["Handler", "RefusedError", "Tools", "handler_for"]
 
 
+log = get_logger(__name__)
+
+
 def handler_for(spec: AnyOperation, tools: Tools) -> Handler:
     """Return what runs operations with the options of `spec`.
 
     Raises:
-        TargetError: when this worker cannot or may not run them.
+        TargetError: when this worker cannot or may not run them, whatever the reason: anything else would leave the
+            chunk to its lease, as if the worker had died of it.
     """
+    try:
+        return _handler(spec, tools)
+    except TargetError:
+        raise
+    except Exception as exc:
+        log.exception("operations cannot be prepared", kind=spec.kind)
+        raise TargetError(
+            spec.kind, f"this worker cannot prepare {spec.kind} operations with such options: {exc}"
+        ) from exc
+
+
+def _handler(spec: AnyOperation, tools: Tools) -> Handler:
     if isinstance(spec, CallOperation):
         return call_handler(spec, tools)
     if isinstance(spec, SubprocessJob):

@@ -365,7 +365,9 @@ def spawn_limited(argv: list[bytes], env: dict[bytes, bytes], order: Order, tag:
     resource.setrlimit(_RLIMIT_LOCKS, (tag, resource.RLIM_INFINITY))
     try:
         for (kind, value), (_, (_, hard)) in zip(before, saved, strict=True):
-            resource.setrlimit(kind, (clamp(value, hard), hard))
+            # glibc moves no descriptor at or above the soft limit; a smaller one holds right after the start.
+            least = max(order.fds) + 1 if kind == resource.RLIMIT_NOFILE else 0
+            resource.setrlimit(kind, (clamp(max(value, least), hard), hard))
         pid = spawn(argv, env, order.fds)
     finally:
         for kind, pair in saved:

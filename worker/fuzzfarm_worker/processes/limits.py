@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
-#: Address space below this cannot hold a dynamically linked program next to the spawner's own stack mapping.
-MIN_MEMORY_BYTES = 32 * 1024 * 1024
+from fuzzfarm_shared.limits import MAX_CPU_S, MAX_LIMIT, MIN_CPU_S, MIN_OPEN_FILES, MIN_PROGRAM_MEMORY_BYTES
+
+_LEAST = {"memory_bytes": MIN_PROGRAM_MEMORY_BYTES, "cpu_s": MIN_CPU_S, "open_files": MIN_OPEN_FILES}
+_MOST = {"cpu_s": MAX_CPU_S}
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +33,9 @@ class Limits:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if value is not None and value < 0:
-                raise ValueError(f"limit {field.name} must not be negative, got {value}")
-        if self.memory_bytes is not None and self.memory_bytes < MIN_MEMORY_BYTES:
-            raise ValueError(f"memory_bytes must be at least {MIN_MEMORY_BYTES}, got {self.memory_bytes}")
+            least, most = _LEAST.get(field.name, 0), _MOST.get(field.name, MAX_LIMIT)
+            if value is not None and not least <= value <= most:
+                raise ValueError(f"limit {field.name} must be {least:,} to {most:,}, got {value:,}")
 
     def as_tuple(self) -> tuple[int | None, ...]:
         """The six values in wire order."""
