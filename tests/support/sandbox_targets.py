@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import os
+import resource
 import signal
 import socket
 import stat
@@ -13,6 +14,8 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
+
+from fuzzfarm_worker.sandbox.confinement import RLIMIT_LOCKS
 
 _seen = 0
 
@@ -74,8 +77,13 @@ def tell_and_wait(path: str) -> None:
         time.sleep(1000)
 
 
-def start_and_exit(path: str) -> None:
-    """Start a program in a session of its own, write its pid, and end."""
+def start_and_exit(path: str, tag: int | None = None) -> None:
+    """Start a program in a session of its own, write its pid, and end.
+
+    With a `tag`, the program does not carry that by which the zygote knows what comes from us.
+    """
+    if tag is not None:
+        resource.setrlimit(RLIMIT_LOCKS, (tag, resource.RLIM_INFINITY))
     program = subprocess.Popen(["sleep", "1000"], start_new_session=True, stdout=subprocess.DEVNULL)
     Path(path).write_text(str(program.pid))
     os._exit(4)

@@ -3,6 +3,7 @@
 `python -m fuzzfarm_worker.sandbox.zygote`, with a socket as standard input. It has one thread and runs no call. It is
 the subreaper of its children, so that whatever a child leaves behind, in sessions of its own too, comes back to it and
 is known by the tag of that child (as in :mod:`fuzzfarm_worker.processes.guardian`, which does the same for zygotes).
+What comes back with the tag of no running child is killed, so that changing the tag helps nobody.
 The exit of a child is told when nothing of it is left. When the worker's end of the socket closes, all of them die.
 
 A module that starts threads cannot be forked after its import, because threads do not survive a fork and their locks
@@ -34,7 +35,7 @@ from typing import Any, NoReturn
 from fuzzfarm_shared.values import pack, unpack
 from fuzzfarm_worker.processes.guardian import ORPHAN_WAIT_S, RETRY_S, TAG_PREFIX_SHIFT, tag_of
 from fuzzfarm_worker.sandbox.cells import Cells
-from fuzzfarm_worker.sandbox.confinement import RLIMIT_LOCKS, Confinement, confine
+from fuzzfarm_worker.sandbox.confinement import Confinement, confine
 from fuzzfarm_worker.sandbox.frames import MAX_REQUEST_BYTES, READ_BYTES, FrameReader, framed
 
 COLD = "--cold"
@@ -55,7 +56,6 @@ class Ending:
 
     number: int
     status: int
-    tag: int | None
     usage: Any
     deadline: float
 
@@ -70,7 +70,8 @@ class Zygote:
         self._children: dict[int, tuple[int, int | None]] = {}  # by pid: the worker's number for it, and its tag
         self._ending: list[Ending] = []
         self._forks = 0
-        self._tags = _first_tag()
+        self._own_tag = _own_tag()
+        self._tags = None if self._own_tag is None else _first_tag(self._own_tag)
         self._serve: Any = None
         self._wakeup, self._waker = os.pipe()
         self._signals: dict[int, Any] = {}
@@ -202,8 +203,8 @@ class Zygote:
             while ended := self._next_ended():
                 pid, status, usage = ended
                 if pid in self._children:
-                    number, tag = self._children.pop(pid)
-                    self._ending.append(Ending(number, status, tag, usage, time.monotonic() + ORPHAN_WAIT_S))
+                    number, _ = self._children.pop(pid)
+                    self._ending.append(Ending(number, status, usage, time.monotonic() + ORPHAN_WAIT_S))
 
     def _next_ended(self) -> tuple[int, int, Any] | None:
         """Reap one process that ended, when its group is killed: until the reap, the group's number is ours."""
@@ -221,28 +222,29 @@ class Zygote:
 
     def _sweep(self) -> None:
         """Kill what ended children left behind; tell of those that have nothing left."""
-        dying = self._kill_orphans() if self._ending else []
+        left = self._kill_orphans()
         still: list[Ending] = []
         for ending in self._ending:
-            if ending.tag in dying and time.monotonic() < ending.deadline:
+            if left and time.monotonic() < ending.deadline:
                 still.append(ending)
                 continue
             cpu_us = int((ending.usage.ru_utime + ending.usage.ru_stime) * 1_000_000)
             self._tell("exited", ending.number, ending.status, ending.usage.ru_maxrss, cpu_us)
         self._ending = still
 
-    def _kill_orphans(self) -> list[int]:
-        """Kill what came back from children that are no more; returns the tags of what was still there."""
+    def _kill_orphans(self) -> bool:
+        """Kill what came back from children that are no more; returns whether there was any.
+
+        A target may have changed its tag. So all are killed but those of running children, and those with our own tag,
+        which the module has started.
+        """
         if self._tags is None:
-            return []
-        ended = {ending.tag for ending in self._ending}  # what the module itself has started has no such tag
-        dying = []
-        for pid in _children_of_this_process():
-            if pid not in self._children and (tag := tag_of(pid)) in ended:
-                dying.append(tag)
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.kill(pid, signal.SIGKILL)
-        return dying
+            return False
+        spared = {tag for _, tag in self._children.values()} | {self._own_tag}
+        return sum(_killed(pid) for pid in self._orphans() if tag_of(pid) not in spared) > 0
+
+    def _orphans(self) -> list[int]:
+        return [pid for pid in _children_of_this_process() if pid not in self._children]
 
     def _tell(self, *reply: Any) -> None:
         self._control.sendall(framed(pack(list(reply))))
@@ -259,22 +261,32 @@ class Zygote:
             os.close(descriptor)
 
 
-def _first_tag() -> int | None:
-    """What the tags of all children begin with, or None where there are no tags."""
+def _own_tag() -> int | None:
+    """The tag of this process and of what the module starts, or None where there are no tags."""
     if sys.platform != "linux" or not os.path.exists("/proc/thread-self/children"):
         return None
     if ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         return None
-    import resource  # noqa: PLC0415  # beside the one system where it is used so
+    return tag_of(os.getpid())
 
-    own = resource.getrlimit(RLIMIT_LOCKS)[0]
-    prefix = 0 if own == resource.RLIM_INFINITY else own >> TAG_PREFIX_SHIFT
-    return prefix << TAG_PREFIX_SHIFT | CHILD_TAG
+
+def _first_tag(own: int) -> int:
+    """What the tags of all children begin with; without a guardian there is no `own` one."""
+    return max(own, 0) >> TAG_PREFIX_SHIFT << TAG_PREFIX_SHIFT | CHILD_TAG
 
 
 def _children_of_this_process() -> list[int]:
     with open("/proc/thread-self/children", "rb") as file:
         return [int(pid) for pid in file.read().split()]
+
+
+def _killed(orphan: int) -> bool:
+    """Kill an orphan, which is not reaped yet; False for one that runs as another user."""
+    try:
+        os.kill(orphan, signal.SIGKILL)
+    except PermissionError:
+        return False
+    return True
 
 
 def _kill(pid: int) -> None:

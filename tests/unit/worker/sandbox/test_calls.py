@@ -182,11 +182,12 @@ def test_cancelled_calls_that_have_not_begun_never_run(run: Run, tmp_path: Path)
 
 
 @linux_only
-def test_what_a_child_started_ends_with_it_in_other_sessions_too(run: Run, tmp_path: Path) -> None:
+@pytest.mark.parametrize("tag", [None, 0, -1], ids=["its own tag", "a lower tag", "no tag"])
+def test_what_a_child_started_ends_with_it_in_other_sessions_too(run: Run, tmp_path: Path, tag: int | None) -> None:
     path = tmp_path / "pid"
 
     async def scenario(sandbox: Sandbox) -> None:
-        assert (await error_of(sandbox, "start_and_exit", str(path))).kind is ErrorKind.KILLED
+        assert (await error_of(sandbox, "start_and_exit", str(path), tag)).kind is ErrorKind.KILLED
         assert not is_running(int(path.read_text()))
 
     run(scenario)
