@@ -231,6 +231,12 @@ def test_output_over_its_limit_is_cut_and_counted(shared_farm: Any) -> None:
     assert (result.stdout, result.stdout_bytes, result.truncated) == (b"\0" * 10, 100_000, True)
 
 
+def test_output_that_is_cut_ends_in_no_half_character(shared_farm: Any) -> None:
+    job = SubprocessJob(key="it", command=["sh", "-c", "printf ééé; printf ééé >&2"], max_output_bytes=3)
+    result = asyncio.run(aggregate_of(shared_farm, job)).results["it"]
+    assert (result.stdout, result.stderr, result.truncated) == ("é", "é", True)
+
+
 def test_a_result_says_what_the_program_used(shared_farm: Any) -> None:
     code = "import time; data = bytearray(b'x' * 50_000_000)\nwhile time.process_time() < 0.2: pass"
     job = SubprocessJob(key="it", command=[sys.executable, "-c", code])

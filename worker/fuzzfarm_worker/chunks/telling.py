@@ -10,6 +10,7 @@ from fuzzfarm_shared.payloads import Payload
 from fuzzfarm_shared.progress import MOST_TOLD, Progress, tail_bytes
 from fuzzfarm_worker.chunks.attempt import Attempt
 from fuzzfarm_worker.handlers.board import Board
+from fuzzfarm_worker.processes.capture import decode_newest
 
 log = get_logger(__name__)
 
@@ -51,8 +52,8 @@ class Teller:
                 running_s=told.running_s,
                 stdout_bytes=told.stdout_bytes,
                 stderr_bytes=told.stderr_bytes,
-                stdout_tail=told.stdout_tail.decode(errors="replace"),
-                stderr_tail=told.stderr_tail.decode(errors="replace"),
+                stdout_tail=decode_newest(told.stdout_tail),
+                stderr_tail=decode_newest(told.stderr_tail),
                 memory_bytes=told.memory_bytes,
                 cpu_time_s=told.cpu_time_s,
             )

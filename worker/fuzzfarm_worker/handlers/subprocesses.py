@@ -63,8 +63,8 @@ class _Job:
     def _as_result(self, result: CommandResult) -> SubprocessResult:
         return SubprocessResult(
             exit_code=result.exit_code,
-            stdout=result.stdout if self._spec.binary else result.stdout.decode(errors="replace"),
-            stderr=result.stderr if self._spec.binary else result.stderr.decode(errors="replace"),
+            stdout=result.stdout if self._spec.binary else result.stdout_text,
+            stderr=result.stderr if self._spec.binary else result.stderr_text,
             stdout_bytes=result.stdout_bytes,
             stderr_bytes=result.stderr_bytes,
             truncated=result.truncated,
@@ -76,7 +76,7 @@ class _Job:
 
 
 def _failure(command: list[str], result: CommandResult) -> OperationError:
-    stderr = clipped(result.stderr.decode(errors="replace"), ERROR_TAIL_CHARS)
+    stderr = clipped(result.stderr_text, ERROR_TAIL_CHARS)
     if result.signal is not None:
         name = signal_name(result.signal)
         return OperationError(ErrorKind.KILLED, name, f"{command[0]} was ended by {name}", stderr, signal=name)

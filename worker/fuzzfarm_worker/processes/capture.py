@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 _UTF8_MAX_BYTES = 4
 # First bytes that can begin a character of several bytes (RFC 3629).
 _MIN_LEAD, _MAX_LEAD = 0xC2, 0xF4
+_CONTINUATIONS = bytes(range(0x80, 0xC0))
 
 
 class Capture:
@@ -47,6 +48,11 @@ class Capture:
     def kept_bytes(self) -> int:
         """How many bytes :meth:`value` has."""
         return self._head.tell() + min(len(self._tail), self._tail_limit)
+
+    @property
+    def head_bytes(self) -> int:
+        """How many of them are the beginning; the others are the end."""
+        return self._head.tell()
 
     @property
     def truncated(self) -> bool:
@@ -106,9 +112,28 @@ class Capture:
             self._spill.close()
 
 
-def decode_text(data: bytes, *, cut: bool) -> str:
-    """UTF-8 text with replacement; a character that the cap cut in half is left out, not replaced."""
-    return (data[: whole_characters(data)] if cut else data).decode("utf-8", "replace")
+def decode_text(data: bytes, *, cut_at: int | None) -> str:
+    """UTF-8 text with replacement.
+
+    Args:
+        data: The bytes.
+        cut_at: Where some were left out; what is left there of a character is left out, too. None: they are all there.
+    """
+    if cut_at is None:
+        return data.decode("utf-8", "replace")
+    begin = data[: whole_characters(data[:cut_at])]
+    return (begin + data[cut_at + broken_characters(data[cut_at:]) :]).decode("utf-8", "replace")
+
+
+def decode_newest(data: bytes) -> str:
+    """UTF-8 text with replacement of the newest output, which may be cut at its beginning and is not finished."""
+    return decode_text(data[: whole_characters(data)], cut_at=0)
+
+
+def broken_characters(data: bytes) -> int:
+    """How many bytes ``data`` begins with that end a UTF-8 character."""
+    rest = data.lstrip(_CONTINUATIONS)
+    return min(len(data) - len(rest), _UTF8_MAX_BYTES - 1)
 
 
 def whole_characters(data: bytes) -> int:

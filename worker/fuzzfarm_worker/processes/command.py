@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from fuzzfarm_worker.processes.capture import decode_text
 from fuzzfarm_worker.processes.errors import ProcessStartError
 from fuzzfarm_worker.processes.limits import NO_LIMITS, Limits
 
@@ -64,6 +65,10 @@ class CommandResult:
     """Bytes of stdout seen, kept or not."""
     stderr_bytes: int
     """Bytes of stderr seen, kept or not."""
+    stdout_head_bytes: int
+    """How many bytes of what was kept of stdout are its beginning; the others are its end."""
+    stderr_head_bytes: int
+    """The same of stderr."""
     truncated: bool
     """Some output was seen and not kept."""
     duration_s: float
@@ -73,6 +78,18 @@ class CommandResult:
     cpu_time_s: float | None
     """User and system time of the program and the children it waited for; None where the system does not tell."""
     timed_out: bool
+
+    @property
+    def stdout_text(self) -> str:
+        """What was kept of stdout, as UTF-8 with replacement; a character that was cut in half is left out."""
+        cut = self.stdout_bytes > len(self.stdout)
+        return decode_text(self.stdout, cut_at=self.stdout_head_bytes if cut else None)
+
+    @property
+    def stderr_text(self) -> str:
+        """The same of stderr."""
+        cut = self.stderr_bytes > len(self.stderr)
+        return decode_text(self.stderr, cut_at=self.stderr_head_bytes if cut else None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,6 @@ import contextlib
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from fuzzfarm_worker.processes.capture import decode_text
 from fuzzfarm_worker.processes.command import DEFAULT_MAX_OUTPUT_BYTES, CommandResult, CommandSpec
 from fuzzfarm_worker.processes.manager import ProcessManager
 
@@ -41,7 +40,7 @@ async def execute_subprocess_async(
     Cancellation kills the whole tree.
     """
     result = await _run(cmd, max_output_size, timeout)
-    return _text(result), result.exit_code
+    return result.stdout_text, result.exit_code
 
 
 def execute_subprocess_streaming(
@@ -59,7 +58,7 @@ def execute_subprocess_streaming(
         ProcessStartError: It could not be started.
     """
     result = _run_blocking(cmd, max_output_size, timeout)
-    return _text(result), result.stdout_bytes
+    return result.stdout_text, result.stdout_bytes
 
 
 @contextlib.asynccontextmanager
@@ -97,7 +96,3 @@ def _run_blocking(cmd: Sequence[str], max_output_size: int, timeout: float | Non
 
 def _spec(cmd: Sequence[str], max_output_size: int, timeout: float | None) -> CommandSpec:
     return CommandSpec(command=cmd, max_output_bytes=max_output_size, timeout_s=timeout, grace_s=0)
-
-
-def _text(result: CommandResult) -> str:
-    return decode_text(result.stdout, cut=result.stdout_bytes > len(result.stdout))

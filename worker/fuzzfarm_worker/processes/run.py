@@ -148,6 +148,8 @@ class CommandRun:
             stderr=stderr.value(),
             stdout_bytes=stdout.total_bytes,
             stderr_bytes=stderr.total_bytes,
+            stdout_head_bytes=stdout.head_bytes,
+            stderr_head_bytes=stderr.head_bytes,
             truncated=stdout.truncated or stderr.truncated,
             duration_s=time.monotonic() - self._started_at,
             peak_memory_bytes=end.peak_memory_bytes,

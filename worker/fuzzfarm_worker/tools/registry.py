@@ -20,7 +20,6 @@ from dataclasses import dataclass
 
 from fuzzfarm_worker.environment import child_environment
 from fuzzfarm_worker.processes import CommandResult, CommandSpec
-from fuzzfarm_worker.processes.capture import decode_text
 from fuzzfarm_worker.processes.oneshot import DEFAULT_TIMEOUT_S
 from fuzzfarm_worker.processes.run import CommandRun
 from fuzzfarm_worker.tools import workplace
@@ -145,12 +144,11 @@ async def run_tool(
 
 
 def _output(tool: Tool, result: CommandResult) -> ToolOutput:
-    stderr = decode_text(result.stderr, cut=result.stderr_bytes > len(result.stderr))
     if result.exit_code not in tool.good_exit_codes:
-        raise ToolFailedError(tool.name, result.exit_code, stderr[-STDERR_CHARS:])
+        raise ToolFailedError(tool.name, result.exit_code, result.stderr_text[-STDERR_CHARS:])
     return ToolOutput(
-        text=decode_text(result.stdout, cut=result.stdout_bytes > len(result.stdout)),
-        stderr=stderr,
+        text=result.stdout_text,
+        stderr=result.stderr_text,
         exit_code=result.exit_code,
         truncated=result.truncated,
         output_bytes=result.stdout_bytes,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fuzzfarm_worker.processes.capture import Capture, decode_text, whole_characters
+from fuzzfarm_worker.processes.capture import Capture, broken_characters, decode_newest, decode_text, whole_characters
 
 
 @given(st.lists(st.binary(max_size=50), max_size=20), st.integers(0, 200), st.integers(0, 200))
@@ -71,14 +71,24 @@ def test_output_beyond_the_limit_is_only_counted_until_somebody_asks_for_the_new
 def test_a_cut_text_is_a_prefix_of_the_whole(text, data):
     whole = text.encode("utf-8", "replace")
     cut = data.draw(st.integers(0, len(whole)))
-    kept = decode_text(whole[:cut], cut=True)
+    kept = decode_text(whole[:cut], cut_at=cut)
     assert whole.decode().startswith(kept)
     assert cut - len(kept.encode()) < 4
+
+
+@given(st.text(min_size=1), st.data())
+def test_where_the_middle_is_cut_out_there_are_no_half_characters(text, data):
+    whole = text.encode("utf-8", "replace")
+    begin = data.draw(st.integers(0, len(whole)))
+    end = data.draw(st.integers(begin, len(whole)))
+    kept = decode_text(whole[:begin] + whole[end:], cut_at=begin)
+    assert kept == whole[:begin].decode(errors="ignore") + whole[end:].decode(errors="ignore")
 
 
 @given(st.binary())
 def test_at_most_three_bytes_are_left_out_of_anything(data):
     assert 0 <= len(data) - whole_characters(data) <= 3
+    assert 0 <= broken_characters(data) <= 3
 
 
 @pytest.mark.parametrize("data", [b"\x80\x80\x80\x80", b"\xff", b"a\xc3\xa9", b"\xf0\x9f\x98\x80", b""])
@@ -87,5 +97,14 @@ def test_what_is_whole_or_hopeless_stays(data):
 
 
 def test_an_uncut_text_keeps_its_bad_end():
-    assert decode_text(b"a\xc3", cut=False) == "a\ufffd"
-    assert decode_text(b"a\xc3", cut=True) == "a"
+    assert decode_text(b"a\xc3", cut_at=None) == "a\ufffd"
+    assert decode_text(b"a\xc3", cut_at=2) == "a"
+
+
+@given(st.text(min_size=1), st.data())
+def test_the_newest_text_begins_and_ends_with_whole_characters(text, data):
+    whole = text.encode("utf-8", "replace")
+    begin = data.draw(st.integers(0, len(whole)))
+    end = data.draw(st.integers(begin, len(whole)))
+    newest = decode_newest(whole[begin:end])
+    assert newest == whole[begin:end].decode(errors="ignore")

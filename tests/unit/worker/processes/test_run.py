@@ -190,6 +190,14 @@ def test_the_end_of_the_output_can_be_kept_too(backend):
     assert result.stdout == b"1\n2\n3\n4" + b"99999\n100000\n"
 
 
+def test_text_has_no_half_characters_where_beginning_and_end_were_cut(backend):
+    result = run(backend, command=["printf", "é" * 50], max_output_bytes=10, keep_tail_bytes=5)
+    whole = "é".encode()
+    assert (result.stdout, result.stdout_head_bytes) == (whole * 2 + whole[:1] + whole[1:] + whole * 2, 5)
+    assert result.stdout_text == "éééé"
+    assert run(backend, command=["printf", "é" * 5], max_output_bytes=10, keep_tail_bytes=5).stdout_text == "é" * 5
+
+
 def test_all_output_can_be_spilled_to_a_file(backend, tmp_path: Path):
     result = run(backend, command=["seq", "100000"], max_output_bytes=4, spill_stdout=tmp_path / "all")
     assert result.stdout == b"1\n2\n"
