@@ -2,7 +2,7 @@
 
 Give every host the same two variables, then start workers on each:
 
-export FUZZFARM_REDIS_URL=rediss://:PASSWORD@farm.example:6379/0
+export FUZZFARM_REDIS_URL=rediss://fuzzfarm:PASSWORD@farm.example:6379/0
 export FUZZFARM_SIGNING_KEY=...   # the same 32 or more bytes everywhere: openssl rand -hex 32
 fuzzfarm worker --processes 8 --allow-target json
 

@@ -37,6 +37,9 @@ class WorkerReport(BaseModel):
     under_pressure: bool = Field(
         default=False, description="Whether less is free than FUZZFARM_MEMORY_RESERVE: it takes one chunk at a time."
     )
+    warnings: tuple[str, ...] = Field(
+        default=(), description="What its allow-lists allow beyond what a farm needs; one sentence each."
+    )
     heartbeat_age_s: float = Field(
         default=0.0, description="Seconds since its heartbeat, by the server's clock; known to who reads the report."
     )

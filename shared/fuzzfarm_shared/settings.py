@@ -7,8 +7,10 @@ Secrets never appear in `repr`.
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
 import socket
+import stat
 from typing import Annotated, Any, Self
 from urllib.parse import urlsplit
 
@@ -31,6 +33,12 @@ NameList = Annotated[tuple[str, ...], NoDecode]
 
 _PASSWORD_OPTION = re.compile(r"([?&]password=)[^&]*")
 """A password among the options of an address, where unix sockets have it (redis.Redis.from_url)."""
+
+
+OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
+"""Who connects to a socket needs the right to write to it: unix(7)."""
+
+OTHERS_ENTER = stat.S_IXGRP | stat.S_IXOTH
 
 
 class FarmSettings(BaseSettings):
@@ -87,6 +95,18 @@ class FarmSettings(BaseSettings):
             return ipaddress.ip_address(parts.hostname or "").is_loopback
         except ValueError:
             return False
+
+    @property
+    def is_private(self) -> bool:
+        """Whether only this user and root can reach the server: a socket that others may not write to, or not find."""
+        parts = urlsplit(self.redis_url)
+        if parts.scheme != "unix":
+            return False
+        try:
+            door, folder = os.stat(parts.path), os.stat(os.path.dirname(parts.path))
+        except OSError:
+            return False
+        return not (door.st_mode & OTHERS_WRITE and folder.st_mode & OTHERS_ENTER)
 
     @property
     def keys(self) -> Keys:

@@ -10,6 +10,7 @@ import signal
 import time
 from contextlib import AsyncExitStack
 
+from fuzzfarm_shared.broad_lists import warnings_of
 from fuzzfarm_shared.connection import check_server, connect
 from fuzzfarm_shared.errors import FuzzfarmError
 from fuzzfarm_shared.keys import AttemptId
@@ -57,6 +58,7 @@ class WorkerHost:
         self.store = AttemptStore(self.server, self.name, settings.lease_s)
         self._allowed = AllowList.from_settings(settings)
         self._pressure = MemoryPressure(settings.memory_reserve, Memory())
+        self._warnings = warnings_of(settings)
         self._chunks: set[AttemptId] = set()
         self._started_at = time.time()
         self._heartbeat: asyncio.Task[None] | None = None
@@ -168,6 +170,7 @@ class WorkerHost:
             memory_bytes=resident_bytes(),
             memory_free=self._pressure.free_share,
             under_pressure=self._pressure.is_on,
+            warnings=self._warnings,
             load=os.getloadavg()[0],
             started_at=self._started_at,
             reported_at=time.time(),

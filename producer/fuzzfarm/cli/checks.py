@@ -1,26 +1,25 @@
-"""What `fuzzfarm doctor` looks at: each check says ok, or what is wrong and how to mend it."""
+"""What `fuzzfarm doctor` looks at here and on workers: each check says ok, or what is wrong and how to mend it."""
 
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
-from urllib.parse import urlsplit
 
-from fuzzfarm.cli.views import count, size
+from fuzzfarm.cli.views import count, percent
+from fuzzfarm_shared.broad_lists import warnings_of
 from fuzzfarm_shared.reports import WorkerReport
-from fuzzfarm_shared.settings import FarmSettings
-
-OLDEST_SERVER = (6, 2)
-"""First version with SMISMEMBER, which tells duplicate keys."""
+from fuzzfarm_shared.settings import FarmSettings, WorkerHostSettings
 
 PACKAGES = ("fuzzfarm", "arq", "redis", "hypothesis", "msgpack", "pydantic")
 
-MEMORY_WARNING = 0.8
-"""Share of the server's memory limit above which results may soon be refused."""
+CLOCK_WARNING_S = 60.0
+"""Clocks that are set by NTP differ by far less, and expiries (a day and more) have an hour to spare."""
+
+NAMED_WORKERS = 3
+"""So many workers are named in one line."""
 
 
 class Verdict(StrEnum):
@@ -51,23 +50,26 @@ def host_checks() -> Iterator[Check]:
     yield Check("versions", Verdict.OK, ", ".join([f"python {platform.python_version()}", *_versions()]))
 
 
-def server_checks(info: Mapping[str, Any]) -> Iterator[Check]:
-    """Look at what the server says of itself (INFO)."""
-    yield _server_version(info)
-    yield _eviction(info)
-    yield _memory(info)
-    yield _persistence(info)
-
-
 def trust_checks(settings: FarmSettings) -> Iterator[Check]:
     """Look at what protects the farm from others on the network."""
-    url = urlsplit(settings.redis_url)
     if settings.is_local:
-        yield Check("trust", Verdict.OK, "the server is on this host")
+        yield Check("encryption", Verdict.OK, "not needed: the server is on this host")
+    elif settings.redis_url.startswith("rediss:"):
+        yield Check("encryption", Verdict.OK, "TLS")
     else:
-        yield _password(url.password)
-        yield _encryption(url.scheme)
+        message = "none: use rediss://, or a network that only the farm can reach"
+        yield Check("encryption", Verdict.WARNING, message)
     yield _signing(settings)
+
+
+def list_checks(settings: WorkerHostSettings) -> Iterator[Check]:
+    """Look at the allow-lists that a worker would have with the environment of this command."""
+    name = "allow-lists here"
+    warnings = warnings_of(settings)
+    yield from (Check(name, Verdict.WARNING, warning) for warning in warnings)
+    if not warnings:
+        some = any((settings.allow_targets, settings.allow_commands, settings.allow_roots))
+        yield Check(name, Verdict.OK, "nothing too broad" if some else "none set in this environment")
 
 
 def worker_checks(reports: list[WorkerReport]) -> Iterator[Check]:
@@ -79,6 +81,9 @@ def worker_checks(reports: list[WorkerReport]) -> Iterator[Check]:
     yield Check("workers", Verdict.OK, f"{count(len(reports), 'worker')} on {_hosts(reports)}, {slots:,} slots")
     yield _same("fuzzfarm on workers", {report.version for report in reports}, version("fuzzfarm"))
     yield _same("python on workers", {report.python for report in reports}, platform.python_version())
+    yield from _lists_of_workers(reports)
+    yield from _memory_of_workers(reports)
+    yield from _clocks_of_workers(reports)
 
 
 def _versions() -> Iterator[str]:
@@ -87,61 +92,6 @@ def _versions() -> Iterator[str]:
             yield f"{package} {version(package)}"
         except PackageNotFoundError:
             yield f"{package} missing"
-
-
-def _server_version(info: Mapping[str, Any]) -> Check:
-    name = "Valkey" if "valkey_version" in info else "Redis"
-    text = str(info.get("valkey_version") or info.get("redis_version", "0"))
-    if tuple(int(part) for part in text.split(".")[:2] if part.isdigit()) < OLDEST_SERVER:
-        return Check("server", Verdict.PROBLEM, f"{name} {text} is too old: install Redis 6.2 or later, or Valkey")
-    if info.get("role", "master") != "master":
-        return Check("server", Verdict.PROBLEM, f"{name} {text} is a replica and takes no writes: use the primary")
-    if info.get("cluster_enabled"):
-        return Check("server", Verdict.PROBLEM, f"{name} {text} runs as a cluster: use a single server")
-    return Check("server", Verdict.OK, f"{name} {text}")
-
-
-def _eviction(info: Mapping[str, Any]) -> Check:
-    policy = str(info.get("maxmemory_policy", "noeviction"))
-    if policy == "noeviction":
-        return Check("eviction", Verdict.OK, "noeviction")
-    message = f"{policy} may drop operations and results: set `maxmemory-policy noeviction` on the server"
-    limited = int(info.get("maxmemory", 0)) > 0
-    return Check("eviction", Verdict.PROBLEM if limited else Verdict.WARNING, message)
-
-
-def _memory(info: Mapping[str, Any]) -> Check:
-    used, limit = int(info.get("used_memory", 0)), int(info.get("maxmemory", 0))
-    if not limit:
-        return Check("memory", Verdict.OK, f"{size(used)} used, no limit set")
-    text = f"{size(used)} of {size(limit)} used"
-    if used < MEMORY_WARNING * limit:
-        return Check("memory", Verdict.OK, text)
-    return Check("memory", Verdict.WARNING, f"{text}: raise maxmemory, or lower FUZZFARM_RESULT_TTL_S")
-
-
-def _persistence(info: Mapping[str, Any]) -> Check:
-    if int(info.get("aof_enabled", 0)):
-        failed = info.get("aof_last_write_status", "ok") != "ok"
-        message = "the append-only file cannot be written: look at the server's disk" if failed else "append-only file"
-        return Check("persistence", Verdict.PROBLEM if failed else Verdict.OK, message)
-    return Check(
-        "persistence", Verdict.WARNING, "a restart of the server loses batches: set `appendonly yes` to keep them"
-    )
-
-
-def _password(password: str | None) -> Check:
-    if password:
-        return Check("password", Verdict.OK, "given")
-    return Check(
-        "password", Verdict.PROBLEM, "a remote server without one: set `requirepass`, and write redis://:PASSWORD@HOST"
-    )
-
-
-def _encryption(scheme: str) -> Check:
-    if scheme == "rediss":
-        return Check("encryption", Verdict.OK, "TLS")
-    return Check("encryption", Verdict.WARNING, "none: use rediss://, or a network that only the farm can reach")
 
 
 def _signing(settings: FarmSettings) -> Check:
@@ -164,3 +114,49 @@ def _same(name: str, found: set[str], ours: str) -> Check:
     if found == {ours}:
         return Check(name, Verdict.OK, ours)
     return Check(name, Verdict.WARNING, f"{', '.join(sorted(found))}, and {ours} here: install the same everywhere")
+
+
+def _lists_of_workers(reports: list[WorkerReport]) -> Iterator[Check]:
+    name = "allow-lists of workers"
+    warnings = dict.fromkeys(warning for report in reports for warning in report.warnings)
+    for warning in warnings:
+        concerned = [report for report in reports if warning in report.warnings]
+        yield Check(name, Verdict.WARNING, f"{warning} (on {_named(concerned)})")
+    if not warnings:
+        yield Check(name, Verdict.OK, "nothing too broad")
+
+
+def _memory_of_workers(reports: list[WorkerReport]) -> Iterator[Check]:
+    free = {report.host: report.memory_free for report in reports if report.under_pressure}
+    for host, share in free.items():
+        message = (
+            f"{host} has {percent(share)} free and its workers take one chunk at a time: "
+            "give it more memory, or run fewer workers there"
+        )
+        yield Check("memory of workers", Verdict.WARNING, message)
+
+
+def _clocks_of_workers(reports: list[WorkerReport]) -> Iterator[Check]:
+    wrong = [report for report in reports if abs(report.clock_ahead_s) > CLOCK_WARNING_S]
+    for report in wrong:
+        yield clock_check("clocks of workers", f"that of {_named([report])}", report.clock_ahead_s)
+    if not wrong:
+        yield Check("clocks of workers", Verdict.OK, "as the server's")
+
+
+def clock_check(name: str, whose: str, ahead_s: float) -> Check:
+    """Return what to say of a clock that is `ahead_s` seconds ahead of the server's."""
+    if abs(ahead_s) <= CLOCK_WARNING_S:
+        return Check(name, Verdict.OK, f"{whose} is as the server's")
+    direction = "ahead of" if ahead_s > 0 else "behind"
+    message = (
+        f"{whose} is {abs(ahead_s):,.0f} s {direction} the server's: let NTP set both, "
+        "or operations expire too early and times of outcomes are wrong"
+    )
+    return Check(name, Verdict.WARNING, message)
+
+
+def _named(reports: Iterable[WorkerReport]) -> str:
+    names = [f"{report.host}, pid {report.pid}" for report in reports]
+    more = len(names) - NAMED_WORKERS
+    return "; ".join(names[:NAMED_WORKERS]) + (f"; and {count(more, 'more worker')}" if more > 0 else "")

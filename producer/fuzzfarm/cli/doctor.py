@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import aclosing
-from typing import Any
 
-from fuzzfarm.cli.checks import Check, Verdict, host_checks, server_checks, trust_checks, worker_checks
+from fuzzfarm.cli.checks import Check, Verdict, host_checks, list_checks, trust_checks, worker_checks
+from fuzzfarm.cli.examination import Examination, examine
 from fuzzfarm.cli.failures import ExitCode
 from fuzzfarm.cli.options import Json, Redis, run
 from fuzzfarm.cli.output import Output
+from fuzzfarm.cli.server_checks import access_checks, server_checks
 from fuzzfarm.farm import Farm
 from fuzzfarm_shared.connection import connect, farm_errors
 from fuzzfarm_shared.errors import FarmUnreachableError
 from fuzzfarm_shared.reports import WorkerReport
-from fuzzfarm_shared.settings import FarmSettings, ProducerSettings
+from fuzzfarm_shared.settings import WorkerHostSettings
 
 STYLES = {Verdict.OK: "green", Verdict.WARNING: "yellow", Verdict.PROBLEM: "bold red"}
 
@@ -24,28 +25,29 @@ def doctor(redis: Redis = None, as_json: Json = False) -> None:
 
     It looks at server, security, workers and versions.
     """
-    run(_doctor(ProducerSettings.load(redis_url=redis), Output(as_json)))
+    run(_doctor(WorkerHostSettings.load(redis_url=redis), Output(as_json)))
 
 
-async def _doctor(settings: ProducerSettings, output: Output) -> int:
+async def _doctor(settings: WorkerHostSettings, output: Output) -> int:
     show(host_checks(), output)
     try:
-        info, reports = await _examine(settings, settings.redis_url)
+        seen, reports = await _look(settings)
     except FarmUnreachableError as exc:
         show(iter([Check("connection", Verdict.PROBLEM, str(exc))]), output)
         return ExitCode.UNREACHABLE
     problems = show(iter([Check("connection", Verdict.OK, settings.safe_url)]), output)
-    problems += show(server_checks(info), output)
+    problems += show(server_checks(seen), output)
+    problems += show(access_checks(seen, settings), output)
     problems += show(trust_checks(settings), output)
+    problems += show(list_checks(settings), output)
     problems += show(worker_checks(reports), output)
     return ExitCode.FAILURES if problems else ExitCode.CLEAN
 
 
-async def _examine(settings: FarmSettings, url: str) -> tuple[dict[str, Any], list[WorkerReport]]:
-    async with Farm.connect(url) as farm, aclosing(connect(settings)) as client:
+async def _look(settings: WorkerHostSettings) -> tuple[Examination, list[WorkerReport]]:
+    async with Farm.connect(settings.redis_url) as farm, aclosing(connect(settings)) as client:
         with farm_errors(settings):
-            info: dict[str, Any] = await client.info()
-        return info, await farm.workers()
+            return await examine(client, settings), await farm.workers()
 
 
 def show(checks: Iterator[Check], output: Output) -> int:
