@@ -205,7 +205,7 @@ def decode_payload(body: bytes) -> Payload:
         numbers = None if spec_of is None else unpack_column("H", spec_of)
         payload = Payload(first, keys, checked, numbers, left, right)
         _check_shape(payload, count)
-    except (TypeError, ValueError, KeyError, ValidationError) as exc:
+    except (TypeError, ValueError, KeyError, ValidationError, RecursionError) as exc:
         raise CodecError(f"not a payload of operations: {exc}") from exc
     return payload
 

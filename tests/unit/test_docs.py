@@ -28,8 +28,9 @@ OTHER_VARIABLES = {
     "FUZZFARM_REDIS_MEMORY",
     "FUZZFARM_BIND",
     "FUZZFARM_CODE",
+    "FUZZFARM_SOAK",
 }
-"""Variables that are no settings: of the command line, and of docker-compose.yml."""
+"""Variables that are no settings: of the command line, of docker-compose.yml, and of the tests."""
 
 
 def blocks(page: Path, language: str) -> list[str]:

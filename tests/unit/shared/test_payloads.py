@@ -169,6 +169,12 @@ def test_a_payload_that_does_not_validate_is_refused(changes: dict[str, Any]) ->
         decode_payload(body(**changes))
 
 
+def test_an_option_that_is_nested_too_deeply_to_be_shown_is_refused() -> None:
+    deep = b"\x91" * 1_000 + b"\xc0"
+    with pytest.raises(CodecError, match="not a payload of operations"):
+        decode_payload(body().replace(pack("mod:call"), deep))
+
+
 @given(mutations(operations.map(lambda listed: built(3, listed).encode())))
 def test_a_damaged_payload_decodes_to_whole_operations_or_raises_a_codec_error(raw: bytes) -> None:
     with contextlib.suppress(CodecError):
