@@ -28,12 +28,11 @@ calls = st.builds(
     isolation=st.sampled_from(["worker", "child"]),
     **common,
 )
+words = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=8)
 jobs = st.builds(
     SubprocessJob,
-    command=st.lists(
-        st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])), min_size=1, max_size=3
-    ),
-    env=st.dictionaries(st.text(max_size=3), st.text(max_size=3), max_size=2),
+    command=st.lists(words, min_size=1, max_size=3),
+    env=st.dictionaries(words, words, max_size=2),
     stdin=st.none() | st.binary(max_size=8),
     limits=st.builds(ProcessLimits, cpu_s=st.none() | st.integers(1, 9)),
     **common,
