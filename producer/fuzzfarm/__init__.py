@@ -42,6 +42,7 @@ from fuzzfarm_shared.outcomes import (
 )
 from fuzzfarm_shared.progress import Progress
 from fuzzfarm_shared.reports import QueueReport, WorkerReport
+from fuzzfarm_shared.schedule import Priority
 from fuzzfarm_shared.settings import ProducerSettings
 
 __all__ = [
@@ -75,6 +76,7 @@ __all__ = [
     "Outcome",
     "OutcomeStream",
     "PayloadTooLargeError",
+    "Priority",
     "ProcessLimits",
     "ProducerSettings",
     "Progress",

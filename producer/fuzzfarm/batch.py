@@ -8,11 +8,12 @@ from typing import Any, Literal, overload
 
 from fuzzfarm.streams import LiveStream, OutcomeStream
 from fuzzfarm_shared.errors import BatchNotFoundError, BatchNotSealedError
-from fuzzfarm_shared.outcomes import BatchAggregate, BatchStatus, ErrorKind, FuzzResult, OperationError
+from fuzzfarm_shared.outcomes import BatchAggregate, BatchStatus, FuzzResult, OperationError
+from fuzzfarm_shared.schedule import StopReason
 from fuzzfarm_shared.segments import Segment
-from fuzzfarm_shared.settling import readable_payload, settled
+from fuzzfarm_shared.settling import cancel_order, settle_waiting
 from fuzzfarm_shared.signing import Signer
-from fuzzfarm_shared.store import AttemptStore, Claim, OutcomeCursor, ReadingStore, Server, TellingStore
+from fuzzfarm_shared.store import AttemptStore, OutcomeCursor, ReadingStore, Server, TellingStore
 
 CANCELLER = "canceller"
 """Stands for a worker in the outcomes that `cancel` records itself."""
@@ -126,17 +127,13 @@ class Batch:
         """
         attempts = AttemptStore(self._server, CANCELLER, CANCEL_LEASE_S)
         deadline = asyncio.get_running_loop().time() + CANCEL_WAIT_S
+        order = cancel_order(self.key, await self._readings.submit_id(self.key), self._signer)
         while True:
             seen = await self._readings.last_entry(self.key)
-            waiting = await attempts.cancel(self.key)
+            waiting = await attempts.cancel(self.key, order)
             if waiting is None:
                 raise BatchNotFoundError(self.key)
-            for attempt in waiting:
-                claim = await attempts.claim(attempt)
-                if isinstance(claim, Claim):
-                    await attempts.commit(
-                        attempt, settled(claim, readable_payload(claim, self._signer), CANCELLED, self._signer)
-                    )
+            await settle_waiting(attempts, waiting, StopReason.CANCELLED, self._signer, CANCELLER)
             status = await self.status()
             if status.done or (not waiting and asyncio.get_running_loop().time() > deadline):
                 return status.cancelled
@@ -154,11 +151,6 @@ class Batch:
                     break
         # Built without validation: that would copy a million results once more.
         return BatchAggregate.model_construct(key=self.key, status=await self.status(), results=results, errors=errors)
-
-
-CANCELLED = OperationError(
-    ErrorKind.CANCELLED, "", "the batch was cancelled before this operation ran", worker=CANCELLER
-)
 
 
 def _collect(segment: Segment, results: dict[str, Any], errors: dict[str, OperationError]) -> None:

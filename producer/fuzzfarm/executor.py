@@ -18,6 +18,7 @@ from fuzzfarm_shared.futures import AsyncFuture, ExecutorShutdownError, WaitStra
 from fuzzfarm_shared.gates import Gates
 from fuzzfarm_shared.operations import CallGroup
 from fuzzfarm_shared.ordered import OrderedResults
+from fuzzfarm_shared.schedule import Priority, Schedule
 from fuzzfarm_shared.segments import Segment
 
 T = TypeVar("T")
@@ -36,10 +37,12 @@ class FarmExecutor:
 
     Args:
         farm: a farm that is entered before the first call.
+        priority: of all its calls, as for `Farm.submit`.
     """
 
-    def __init__(self, farm: Farm) -> None:
+    def __init__(self, farm: Farm, priority: Priority | str = Priority.NORMAL) -> None:
         self._farm = farm
+        self._schedule = Schedule.of(priority, None)
         self._queue = CallQueue()
         self._gates: Gates[QueuedCall] = Gates(self._passed, lambda call, error: call[0].set_exception(error))
         self._canceller = self._cancel  # bound once, not for every future
@@ -110,7 +113,7 @@ class FarmExecutor:
             _place(segment, values)
 
         calls = CallGroup(call_template(fn, timeout, retries, retry_delay), zip(*iterables, strict=False), star=True)
-        await self._own(Flow(self._farm, Feed(calls), deliver).run())
+        await self._own(Flow(self._farm, Feed(calls), deliver, self._schedule).run())
         return values
 
     def map_iter(
@@ -191,7 +194,7 @@ class FarmExecutor:
     def _open(self) -> None:
         """Start the batch that takes calls from the queue."""
         gathering = Gathering(self._queue, self._go_on)
-        owner = self._own(self._gather(gathering, Flow(self._farm, gathering, gathering.deliver)))
+        owner = self._own(self._gather(gathering, Flow(self._farm, gathering, gathering.deliver, self._schedule)))
         self._gathering = gathering
         self._gatherings[owner] = gathering
         owner.add_done_callback(self._gathered)
@@ -241,7 +244,7 @@ class FarmExecutor:
 
     def _iterate(self, window: CallWindow) -> asyncio.Task[None]:
         self._refuse_after_shutdown()
-        owner = self._own(_run_window(Flow(self._farm, window, window.deliver), window))
+        owner = self._own(_run_window(Flow(self._farm, window, window.deliver, self._schedule), window))
         self._windows[owner] = window
         owner.add_done_callback(self._iterated)
         return owner

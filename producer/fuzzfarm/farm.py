@@ -19,6 +19,7 @@ from fuzzfarm_shared.errors import DuplicateKeyError
 from fuzzfarm_shared.keys import check_batch_key, new_batch_key
 from fuzzfarm_shared.outcomes import BatchStatus
 from fuzzfarm_shared.reports import QueueReport, WorkerReport
+from fuzzfarm_shared.schedule import PLAIN, Priority, Schedule
 from fuzzfarm_shared.settings import ProducerSettings
 from fuzzfarm_shared.store import FarmReadings, ReadingStore, Server, SubmissionStore
 
@@ -88,7 +89,15 @@ class Farm:
         self._server_or_none = None
         await self._stack.aclose()
 
-    async def submit(self, operations: Operations, key: str | None = None, *, wait: bool = True) -> Batch:
+    async def submit(
+        self,
+        operations: Operations,
+        key: str | None = None,
+        *,
+        wait: bool = True,
+        priority: Priority | str = Priority.NORMAL,
+        deadline_s: float | None = None,
+    ) -> Batch:
         """Submit a keyed set of operations and return its batch.
 
         Args:
@@ -97,9 +106,14 @@ class Farm:
             key: the batch's key; None makes a new one. Submitting the same content under the same key again joins
                 the batch, and finishes a submit that was interrupted.
             wait: wait while the queue is full; otherwise raise `QueueFullError`.
+            priority: "high", "normal" or "low": workers take the chunks of more urgent batches first, and every tenth
+                time the less urgent ones.
+            deadline_s: seconds from now, to the second, after which what has no outcome gets the error `deadline`, and
+                what runs is stopped; None: never. Priority and deadline are those of the first submit of a batch.
 
         Raises:
-            InvalidOperationError: for what cannot be an operation or a key; for a sequence before anything is sent.
+            InvalidOperationError: for what cannot be an operation, a key, a priority or a deadline; for a sequence
+                before anything is sent.
             DuplicateKeyError: when a key comes twice; a batch that this submit began is cancelled then.
             BatchConflictError: when the key exists with other content.
             UnsupportedValueError: for an argument that cannot travel.
@@ -107,7 +121,8 @@ class Farm:
 
         Cancelling leaves the batch unfinished; submitting it again goes on behind what was accepted.
         """
-        batch, submission = self.prepare(operations, key, wait=wait)
+        schedule = Schedule.of(priority, deadline_s)
+        batch, submission = self.prepare(operations, key, wait=wait, schedule=schedule)
         try:
             await submission.run(may_exist=key is not None)
         except Exception as exc:
@@ -119,11 +134,17 @@ class Farm:
         return batch
 
     def prepare(
-        self, operations: Operations | PayloadFeed, key: str | None = None, *, wait: bool = True
+        self,
+        operations: Operations | PayloadFeed,
+        key: str | None = None,
+        *,
+        wait: bool = True,
+        schedule: Schedule = PLAIN,
     ) -> tuple[Batch, Submission]:
         """Return a batch and what submits it, for callers that read outcomes meanwhile; see `submit`."""
         batch = Batch(new_batch_key() if key is None else check_batch_key(key), self._server, self.settings.signer)
-        return batch, Submission(SubmissionStore(self._server), self.settings, batch.key, operations, wait=wait)
+        store = SubmissionStore(self._server, schedule)
+        return batch, Submission(store, self.settings, batch.key, operations, wait=wait)
 
     def own(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Start a task that needs this farm; leaving the farm cancels it first, and waits for its end."""

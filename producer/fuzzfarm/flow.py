@@ -10,6 +10,7 @@ from fuzzfarm.farm import Farm
 from fuzzfarm.feed import PayloadFeed
 from fuzzfarm_shared.errors import BatchNotFoundError, FarmFullError, FarmUnreachableError
 from fuzzfarm_shared.log import get_logger
+from fuzzfarm_shared.schedule import Schedule
 from fuzzfarm_shared.segments import Segment
 
 CANCEL_S = 10.0
@@ -26,12 +27,13 @@ class Flow:
         farm: where it runs.
         feed: its operations; none has a key.
         deliver: takes outcomes as they come; an error that it raises ends the batch.
+        schedule: of the batch.
     """
 
-    def __init__(self, farm: Farm, feed: PayloadFeed, deliver: Callable[[Segment], None]) -> None:
+    def __init__(self, farm: Farm, feed: PayloadFeed, deliver: Callable[[Segment], None], schedule: Schedule) -> None:
         self._feed = feed
         self._deliver = deliver
-        self._batch, self._submission = farm.prepare(feed)
+        self._batch, self._submission = farm.prepare(feed, schedule=schedule)
 
     async def run(self) -> None:
         """Submit, and deliver outcomes until the last one.

@@ -76,7 +76,7 @@ class Submission:
         self.begun = asyncio.Event()
         """Set when the batch is on the server, so that it can be read."""
         self.cancelled = False
-        """Whether the batch was found cancelled before everything was submitted."""
+        """Whether the batch was told to stop before everything was submitted."""
 
     async def run(self, *, may_exist: bool) -> None:
         """Send everything and seal the batch.
@@ -103,7 +103,7 @@ class Submission:
         return self.started and not self._joined
 
     async def _join(self) -> bool:
-        """Compare with what the server has; False when the batch was cancelled."""
+        """Compare with what the server has; False when the batch was told to stop."""
         accepted = await self._store.open(self._batch)
         self._submit_id = accepted.submit_id
         self._joined = accepted.payloads > 0
@@ -112,7 +112,7 @@ class Submission:
             if len(builder) != operations or self._encoded(builder).boundary != boundary:
                 raise self._conflict(self._position - len(builder))
             self._index += 1
-        return not accepted.cancelled
+        return accepted.stop_reason is None
 
     async def _send_next(self) -> bool:
         """Send one payload; True when the batch is complete."""
@@ -124,9 +124,10 @@ class Submission:
         for place, (part, payload) in enumerate(parts):
             last = exhausted and place == len(parts) - 1
             accepted = await self._append(part, payload, seal=last)
-            if accepted.cancelled:
+            if accepted.stop_reason is not None:
                 self.cancelled = True
-                log.warning("the batch was cancelled while it was being submitted", batch=self._batch)
+                reason = accepted.stop_reason.value
+                log.warning("the batch was told to stop while it was being submitted", batch=self._batch, reason=reason)
                 return True
         return exhausted
 
@@ -139,7 +140,8 @@ class Submission:
 
     async def _append(self, part: PayloadBuilder, payload: EncodedPayload, *, seal: bool) -> Accepted:
         context = operations_context(self._batch, self._submit_id, self._index)
-        not_after = int(time.time()) + self._settings.result_ttl_s + CLOCK_SKEW_S
+        deadline_s = await self._store.deadline_ms() // 1000
+        not_after = deadline_s or int(time.time()) + self._settings.result_ttl_s + CLOCK_SKEW_S
         envelope = self._settings.signer.seal(payload.body, context, not_after)
         limit = self._settings.queue_limit
         tries = 0
@@ -173,7 +175,7 @@ class Submission:
         accepted = await self._store.seal(self._batch, self._submit_id, self._index)
         if accepted.status == "conflict":
             raise self._conflict(self._position)
-        self.cancelled = accepted.cancelled
+        self.cancelled = accepted.stop_reason is not None
         self.begun.set()
 
     def _fitting(self, builder: PayloadBuilder) -> Iterator[tuple[PayloadBuilder, EncodedPayload]]:

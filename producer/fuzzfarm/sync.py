@@ -16,6 +16,7 @@ from fuzzfarm.streams import LiveStream, OutcomeStream
 from fuzzfarm_shared.outcomes import BatchAggregate, BatchStatus, Outcome
 from fuzzfarm_shared.progress import Progress
 from fuzzfarm_shared.reports import QueueReport, WorkerReport
+from fuzzfarm_shared.schedule import Priority
 
 T = TypeVar("T")
 
@@ -60,9 +61,18 @@ class SyncFarm:
         """Whether the context is open."""
         return self._thread.is_alive()
 
-    def submit(self, operations: Operations, key: str | None = None, *, wait: bool = True) -> SyncBatch:
+    def submit(
+        self,
+        operations: Operations,
+        key: str | None = None,
+        *,
+        wait: bool = True,
+        priority: Priority | str = Priority.NORMAL,
+        deadline_s: float | None = None,
+    ) -> SyncBatch:
         """As `Farm.submit`; a plain iterable is read in the thread of the event loop."""
-        return SyncBatch(self, self.run(self._farm.submit(operations, key, wait=wait)))
+        submitting = self._farm.submit(operations, key, wait=wait, priority=priority, deadline_s=deadline_s)
+        return SyncBatch(self, self.run(submitting))
 
     def batch(self, key: str) -> SyncBatch:
         """As `Farm.batch`."""

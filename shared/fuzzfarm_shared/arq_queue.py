@@ -23,8 +23,8 @@ IN_PROGRESS_MS = 10_000
 CLOCK_SKEW_MS = 3_600_000
 """Scores lie this far in the past: arq skips a job whose score is ahead of the worker's clock."""
 
-LANE_GAP_MS = 10 * 365 * 86_400_000
-"""Scores of different lanes lie this far apart, so that they never mix: no chunk waits for ten years."""
+LANE_GAP_MS = 5 * 365 * 86_400_000
+"""Scores of different wake lists lie this far apart, so that they never mix: no chunk waits for five years."""
 
 
 def serialize_job(job: dict[str, Any]) -> bytes:

@@ -203,6 +203,10 @@ class SignatureError(FuzzfarmError):
     """A payload that is not signed, or not with a key that this side accepts; it is never executed."""
 
 
+class ExpiredError(SignatureError):
+    """A payload that is older than its writer allowed; it is never executed."""
+
+
 class RemoteError(FuzzfarmError):
     """An operation of an executor failed on the farm.
 

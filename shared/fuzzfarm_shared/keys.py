@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from fuzzfarm_shared.errors import InvalidOperationError
+from fuzzfarm_shared.schedule import Priority
 
 MAX_BATCH_KEY_CHARS = 200
 """Batch keys are part of every job id."""
@@ -29,7 +30,7 @@ class Part(StrEnum):
     """The keys of one batch, by the suffix of their name; no batch key has a `#`, so no two batches share a name."""
 
     META = ""
-    """Hash: counters and state."""
+    """Hash: counters and state; `stop` holds a `StopReason`, `order` the signed order to cancel."""
     PAYLOADS = "#p"
     """Hash: payload id to encoded operations; `r<id>` to units without an outcome; `d<id>` to first claim in ms;
     `x<id>` set when a fuzz operation has failed."""
@@ -75,6 +76,16 @@ class Keys:
         """Sorted set: worker names by the server time (ms) of their last heartbeat."""
         return f"{self.namespace}:workers"
 
+    @property
+    def open(self) -> str:
+        """Sorted set: batches that have not ended, by the server time (ms) at which to look after them."""
+        return f"{self.namespace}:open"
+
+    @property
+    def stops(self) -> str:
+        """Stream: batches that were told to stop, so that workers hear of it at once."""
+        return f"{self.namespace}:stops"
+
     def worker(self, name: str) -> str:
         """What one worker tells of itself."""
         return f"{self.namespace}:w:{name}"
@@ -83,13 +94,13 @@ class Keys:
         """List with which a worker ends its own wait."""
         return f"{self.namespace}:w:{worker}:poke"
 
-    def wake(self, lane: Lane) -> str:
-        """List on which workers wait for the attempts of a lane."""
-        return f"{self.namespace}:wake:{lane.value}"
+    def wake(self, lane: Lane, priority: Priority) -> str:
+        """List on which workers wait for the attempts of a lane that are so urgent."""
+        return f"{self.namespace}:wake:{lane.value}:{priority.value}"
 
     def wake_lists(self) -> dict[str, Lane]:
-        """Every wake list, by name, and its lane; the attempt at the head of a list has waited longest."""
-        return {self.wake(lane): lane for lane in Lane}
+        """Return the names of all lists on which workers wait, each with its lane."""
+        return {self.wake(lane, priority): lane for lane in Lane for priority in Priority}
 
     def batch(self, batch: str, part: Part) -> str:
         """One of the keys of a batch."""

@@ -12,6 +12,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from fuzzfarm_shared.schedule import Priority
+
 
 class ErrorKind(StrEnum):
     """Why an operation has no value."""
@@ -206,6 +208,8 @@ class BatchStatus(BaseModel):
     late_duplicates: int = Field(default=0, description="Outcomes that came from a fenced attempt and were dropped.")
     created_at: float = Field(description="Server time of the first submit, seconds since the epoch.")
     finished_at: float | None = Field(default=None, description="Server time when the last outcome was recorded.")
+    deadline_at: float | None = Field(default=None, description="Server time at which what is left is given up.")
+    priority: Priority = Field(default=Priority.NORMAL, description="high, normal or low.")
 
     @property
     def completed(self) -> int:

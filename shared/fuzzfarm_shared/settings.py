@@ -150,7 +150,7 @@ class ProducerSettings(FarmSettings):
     """What only producers use."""
 
     chunk_operations: int = Field(default=10_000, ge=1, le=50_000, description="Most operations in one chunk.")
-    queue_limit: int = Field(default=10_000, ge=1, description="Chunks that may wait before submit waits.")
+    queue_limit: int = Field(default=10_000, ge=1, description="Chunks of one priority that wait before submit waits.")
 
 
 class WorkerHostSettings(FarmSettings):

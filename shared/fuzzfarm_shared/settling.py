@@ -1,19 +1,21 @@
 """Settling a chunk without running it: the same error for every operation that has no outcome yet.
 
-Workers do so for cancelled, rejected and given-up chunks; `Batch.cancel` does so for chunks that no worker holds.
+Workers do so for cancelled, rejected and given-up chunks; whoever stops a batch does so for chunks that nobody holds.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 
-from fuzzfarm_shared.errors import CodecError, SignatureError
-from fuzzfarm_shared.keys import Lane
+from fuzzfarm_shared.errors import CodecError, ExpiredError, SignatureError
+from fuzzfarm_shared.keys import AttemptId, Lane
 from fuzzfarm_shared.outcomes import ErrorKind, OperationError
 from fuzzfarm_shared.payloads import Payload, decode_payload
+from fuzzfarm_shared.schedule import StopReason
 from fuzzfarm_shared.segments import Segment, encode_segment
 from fuzzfarm_shared.signing import Signer
-from fuzzfarm_shared.store.attempts import Claim, Commit
+from fuzzfarm_shared.store.attempts import AttemptStore, Claim, Commit
 from fuzzfarm_shared.store.readings import outcome_context, partial_context
 from fuzzfarm_shared.values import pack
 
@@ -23,18 +25,56 @@ def operations_context(batch: str, submit_id: str, payload: int) -> tuple[str | 
     return ("operations", batch, submit_id, payload)
 
 
-def open_payload(claim: Claim, signer: Signer) -> Payload:
+def cancel_context(batch: str, submit_id: str) -> tuple[str, ...]:
+    """Return what the signature of an order to cancel is bound to."""
+    return ("cancel", batch, submit_id)
+
+
+def cancel_order(batch: str, submit_id: str, signer: Signer) -> bytes:
+    """Return the order to cancel a batch."""
+    return signer.seal(b"", cancel_context(batch, submit_id))
+
+
+def is_ordered(claim: Claim, reason: StopReason, order: bytes, signer: Signer, now_s: float) -> bool:
+    """Whether the batch of a chunk was told to stop by somebody who may: who can write to the server alone may not.
+
+    Args:
+        claim: the chunk.
+        reason: what the server says.
+        order: the order to cancel, as the server has it.
+        signer: knows the keys that this side accepts.
+        now_s: server time.
+    """
+    try:
+        if reason is StopReason.CANCELLED:
+            signer.open(order, cancel_context(claim.id.batch, claim.submit_id))
+            return True
+        open_payload(claim, signer, now_s)
+    except ExpiredError:
+        return reason is StopReason.DEADLINE
+    except (CodecError, SignatureError):
+        return False
+    return False
+
+
+def open_payload(claim: Claim, signer: Signer, now_s: float = 0.0) -> Payload:
     """Return the operations of a claimed chunk.
+
+    Args:
+        claim: the chunk.
+        signer: checks the signature.
+        now_s: server time, with which an expired payload is refused; 0: at any time.
 
     Raises:
         CodecError: for a payload that is missing, too large, or cannot be decoded.
         SignatureError: for one that is not signed as this side requires.
+        ExpiredError: for one whose time is over.
     """
     if claim.envelope is None:
         raise CodecError("the server has lost the operations of this chunk (evicted?): submit the batch again")
     signer.check_size(claim.envelope)
     context = operations_context(claim.id.batch, claim.submit_id, claim.payload)
-    return decode_payload(signer.open(claim.envelope, context, claim.now_s))
+    return decode_payload(signer.open(claim.envelope, context, now_s))
 
 
 def settled(claim: Claim, payload: Payload | None, error: OperationError, signer: Signer) -> Commit:
@@ -63,6 +103,31 @@ def settled(claim: Claim, payload: Payload | None, error: OperationError, signer
         units=units,
         final=True,
     )
+
+
+STOPPED_KINDS = {StopReason.CANCELLED: ErrorKind.CANCELLED, StopReason.DEADLINE: ErrorKind.DEADLINE}
+"""The kind of error that operations of a batch get which was told to stop."""
+
+_STOPPED_WORDS = {
+    StopReason.CANCELLED: "the batch was cancelled",
+    StopReason.DEADLINE: "the deadline of the batch passed",
+}
+
+
+def stopped_message(reason: StopReason, *, running: bool) -> str:
+    """Return what the error of an operation says whose batch was told to stop."""
+    return f"{_STOPPED_WORDS[reason]} {'while' if running else 'before'} this operation ran"
+
+
+async def settle_waiting(
+    store: AttemptStore, attempts: Iterable[AttemptId], reason: StopReason, signer: Signer, worker: str
+) -> None:
+    """Record why they never ran for the operations of chunks that no worker holds; claimed ones are left to theirs."""
+    error = OperationError(STOPPED_KINDS[reason], "", stopped_message(reason, running=False), worker=worker)
+    for attempt in attempts:
+        claim = await store.claim(attempt)
+        if isinstance(claim, Claim):
+            await store.commit(attempt, settled(claim, readable_payload(claim, signer), error, signer))
 
 
 def readable_payload(claim: Claim, signer: Signer) -> Payload | None:

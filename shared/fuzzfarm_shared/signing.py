@@ -17,7 +17,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from fuzzfarm_shared.errors import CodecError, SchemaVersionError, SettingsError, SignatureError
+from fuzzfarm_shared.errors import CodecError, ExpiredError, SchemaVersionError, SettingsError, SignatureError
 
 SCHEMA_VERSION = 1
 """Written into every payload; raised when an older fuzzfarm could not read what we write."""
@@ -66,7 +66,8 @@ class Signer:
         Raises:
             CodecError: for bytes that are no envelope.
             SchemaVersionError: for one that a newer fuzzfarm wrote.
-            SignatureError: for a missing, wrong or expired signature.
+            SignatureError: for a missing or wrong signature.
+            ExpiredError: for one that is right, and too old.
         """
         if len(envelope) < _HEADER.size:
             raise CodecError("the payload is cut short: it was not written by fuzzfarm")
@@ -75,10 +76,12 @@ class Signer:
             raise SchemaVersionError(version, SCHEMA_VERSION)
         if version == 0 or signed > 1:
             raise CodecError("the payload has no valid header: it was not written by fuzzfarm")
-        if not_after and now_s > not_after:
-            raise SignatureError("the payload has expired: submit its operations again")
-        if signed:
-            return self._verified(envelope, context)
+        body = self._verified(envelope, context) if signed else self._unsigned(envelope)
+        if not_after and now_s >= not_after:
+            raise ExpiredError("the payload has expired: submit its operations again")
+        return body
+
+    def _unsigned(self, envelope: bytes) -> bytes:
         if self.keys:
             raise SignatureError("the payload is not signed: give its writer the same FUZZFARM_SIGNING_KEY")
         return envelope[_HEADER.size :]

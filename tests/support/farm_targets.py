@@ -60,6 +60,12 @@ def note(folder: str, name: str) -> None:
         file.write(f"{os.getpid()}\n")
 
 
+def append_word(folder: str, word: str) -> None:
+    """Leave a word behind those that are there, so that a test sees the order of executions."""
+    with (Path(folder) / "order").open("a") as file:
+        file.write(f"{word}\n")
+
+
 async def note_and_wait_for(folder: str, name: str, release: str) -> str:
     """Tell that we run, then wait until the test lets us end."""
     note(folder, name)

@@ -15,7 +15,14 @@ from fuzzfarm_shared.payloads import PayloadBuilder
 from fuzzfarm_shared.ranges import RangeSet
 from fuzzfarm_shared.segments import Segment, decode_segment, encode_segment
 from fuzzfarm_shared.settings import FarmSettings
-from fuzzfarm_shared.settling import open_payload, operations_context, partial_context, readable_payload, settled
+from fuzzfarm_shared.settling import (
+    cancel_order,
+    open_payload,
+    operations_context,
+    partial_context,
+    readable_payload,
+    settled,
+)
 from fuzzfarm_shared.signing import Signer
 from fuzzfarm_shared.store import (
     Accepted,
@@ -125,8 +132,8 @@ class StoreHarness:
 
     async def claim(self, store: AttemptStore, attempt: AttemptId) -> object:
         """Take an attempt off the wake lists and claim it."""
-        for lane in Lane:
-            await self.client.lrem(self.settings.keys.wake(lane), 1, str(attempt))  # type: ignore[misc]
+        for name in self.settings.keys.wake_lists():
+            await self.client.lrem(name, 1, str(attempt))  # type: ignore[misc]
         return await store.claim(attempt)
 
     def commit_of(self, chunk: Held, units: Iterable[int], failed: int = 0) -> Commit:
@@ -165,7 +172,8 @@ class StoreHarness:
         """Cancel as `Batch.cancel` does."""
         store = self.worker("canceller")
         error = OperationError(ErrorKind.CANCELLED, "", "cancelled")
-        for attempt in await store.cancel(self.batch) or []:
+        order = cancel_order(self.batch, self.submit_id, self.signer)
+        for attempt in await store.cancel(self.batch, order) or []:
             claim = await self.claim(store, attempt)
             if isinstance(claim, Claim):
                 payload = readable_payload(claim, self.signer)
@@ -183,8 +191,10 @@ class StoreHarness:
         return [key for segment in segments for key in segment.operation_keys()]
 
     async def names(self) -> set[str]:
-        """All keys on the server that belong to this test, arq's too; without the two that every farm has."""
-        return await self._all_names() - {f"{self.settings.namespace}:{name}" for name in ("room", "taken-over")}
+        """All keys on the server that belong to this test, arq's too; without those that every farm has."""
+        return await self._all_names() - {
+            f"{self.settings.namespace}:{name}" for name in ("room", "taken-over", "stops")
+        }
 
     async def _all_names(self) -> set[str]:
         found = [raw.decode() async for raw in self.client.scan_iter(f"{self.settings.namespace}:*", 1000)]

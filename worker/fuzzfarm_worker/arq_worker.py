@@ -23,6 +23,7 @@ from redis.exceptions import BusyLoadingError, ConnectionError, OutOfMemoryError
 from fuzzfarm_shared.arq_queue import FUNCTION, IN_PROGRESS_PREFIX, deserialize_job, serialize_job
 from fuzzfarm_shared.connection import FIRST_BACKOFF_S, LONGEST_BACKOFF_S, Patience, connection_options
 from fuzzfarm_shared.keys import Lane
+from fuzzfarm_shared.schedule import Priority
 from fuzzfarm_shared.settings import WorkerHostSettings
 from fuzzfarm_worker.host import WorkerHost
 
@@ -34,6 +35,12 @@ SPARE_JOBS = 16
 
 BLOCK_S = 2.0
 """How long an idle worker waits in one pop; two requests in four seconds."""
+
+FLOOR = 10
+"""Of so many chunks one is of low priority and one of normal priority, however many more urgent ones wait."""
+
+LOW_FIRST = (Priority.LOW, Priority.NORMAL, Priority.HIGH)
+NORMAL_FIRST = (Priority.NORMAL, Priority.HIGH, Priority.LOW)
 
 POKE_TTL_S = 60
 """How long a poke that came too late stays; the next pop takes it."""
@@ -100,6 +107,7 @@ class WakingPool(ArqRedis):
     """arq's pool, whose poll waits for room and then for a wake-up."""
 
     host: WorkerHost
+    _pops = 0
 
     async def zrangebyscore(self, name: Any, *args: Any, **kwargs: Any) -> Any:
         """Answer arq's poll of its queue with at most one job; any other sorted set is read as usual."""
@@ -108,19 +116,27 @@ class WakingPool(ArqRedis):
         lanes = await self.host.intake.room(BLOCK_S)
         if not lanes:
             return []
-        names = {self.host.settings.keys.wake(lane): lane for lane in lanes}
-        popped = await self._pop(names)
+        keys = self.host.settings.keys
+        names = {keys.wake(lane, priority): lane for priority in self._priorities() for lane in lanes}
+        popped = await self._pop(names, lanes)
         if popped is None or (lane := names.get(popped[0].decode())) is None:
             return []
         self.host.intake.offer(popped[1].decode(), lane)
         return [popped[1]]
 
-    async def _pop(self, names: dict[str, Lane]) -> list[bytes] | None:
+    def _priorities(self) -> tuple[Priority, ...]:
+        """Return the order in which the wake lists are looked at: the server pops from the first that is not empty."""
+        self._pops += 1
+        if self._pops % FLOOR == 0:
+            return LOW_FIRST
+        return NORMAL_FIRST if self._pops % FLOOR == FLOOR // 2 else tuple(Priority)
+
+    async def _pop(self, names: dict[str, Lane], lanes: list[Lane]) -> list[bytes] | None:
         """Pop one job of these wake lists; return early, with nothing, when lanes open or close meanwhile."""
         server, poke = self.host.server, self.host.settings.keys.poke(self.host.name)
         # A pop must not be cancelled: the server may have given us a job already. So we end it with an item of our own.
         pop: asyncio.Task[list[bytes] | None] = asyncio.create_task(server.call("BLPOP", *names, poke, BLOCK_S))
-        change = asyncio.create_task(self.host.intake.other_room(list(names.values())))
+        change = asyncio.create_task(self.host.intake.other_room(lanes))
         try:
             await asyncio.wait([pop, change], return_when=asyncio.FIRST_COMPLETED)
             if not pop.done():

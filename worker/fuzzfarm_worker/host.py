@@ -17,7 +17,7 @@ from fuzzfarm_shared.keys import AttemptId
 from fuzzfarm_shared.log import get_logger
 from fuzzfarm_shared.reports import HEARTBEAT_TTL_S, WorkerReport
 from fuzzfarm_shared.settings import WorkerHostSettings
-from fuzzfarm_shared.store import AttemptStore, Claim, Refused, Server, TellingStore
+from fuzzfarm_shared.store import AttemptStore, Claim, ReapingStore, Refused, Server, TellingStore
 from fuzzfarm_worker.allowlist import AllowList
 from fuzzfarm_worker.chunks import Attempt, Station, work_of
 from fuzzfarm_worker.executors.kernel import Kernel
@@ -26,6 +26,7 @@ from fuzzfarm_worker.handlers import Tools
 from fuzzfarm_worker.intake import Intake
 from fuzzfarm_worker.memory import Memory, MemoryPressure, resident_bytes
 from fuzzfarm_worker.processes import ProcessManager
+from fuzzfarm_worker.reaper import Reaper
 from fuzzfarm_worker.renewal import RenewalThread
 from fuzzfarm_worker.sandbox import Sandbox
 from fuzzfarm_worker.tools import workplace
@@ -56,12 +57,13 @@ class WorkerHost:
         self.intake = Intake(self.kernel, settings.max_children)
         self.server = Server(connect(settings), settings)
         self.store = AttemptStore(self.server, self.name, settings.lease_s)
+        self._reaper = Reaper(self.store, ReapingStore(self.server, settings.signer), settings.signer, self.name)
         self._allowed = AllowList.from_settings(settings)
         self._pressure = MemoryPressure(settings.memory_reserve, Memory())
         self._warnings = warnings_of(settings)
         self._chunks: set[AttemptId] = set()
         self._started_at = time.time()
-        self._heartbeat: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
         self._stack = AsyncExitStack()
 
     async def start(self) -> None:
@@ -91,14 +93,15 @@ class WorkerHost:
         )
         # Before the first pop: a take-over in the same moment would take the job that was popped for a dropped one.
         await self._report_and_take_over()
-        self._heartbeat = asyncio.create_task(self._beat())
+        self._tasks = [asyncio.create_task(self._beat()), asyncio.create_task(self._reaper.run())]
         log.info("worker started", worker=self.name, server=self.settings.safe_url, slots=self.kernel.max_concurrency)
 
     async def stop(self) -> None:
         """Stop everything that belongs to this worker."""
-        if self._heartbeat is not None:
-            self._heartbeat.cancel()
-            await asyncio.wait([self._heartbeat])
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
         await self._stack.aclose()
         self.kernel.close()
         await self.server.client.aclose()
@@ -152,9 +155,11 @@ class WorkerHost:
 
     async def _report_and_take_over(self) -> None:
         self.intake.press(self._pressure.look())
-        freed, woken, _, _ = await self.store.take_over(self._report(), HEARTBEAT_TTL_S)
-        if freed or woken:
-            log.warning("chunks of dead workers run again", freed=freed, woken=woken)
+        found = await self.store.take_over(self._report(), HEARTBEAT_TTL_S)
+        if found.freed or found.woken:
+            log.warning("chunks of dead workers run again", freed=found.freed, woken=found.woken)
+        for batch in found.due:
+            self._reaper.add(batch)
 
     def _report(self) -> bytes:
         report = WorkerReport(

@@ -29,14 +29,15 @@ log = get_logger(__name__)
 
 
 class LeaseEnd(Enum):
-    """Why a lease asks its chunk to stop."""
+    """Why a lease asks its chunk to stop, in the words of the renew script."""
 
-    LOST = 1
-    CANCELLED = 2
+    LOST = b"lost"
+    CANCELLED = b"cancelled"
+    DEADLINE = b"deadline"
 
 
-_REPLIES = {1: LeaseEnd.LOST, 2: LeaseEnd.CANCELLED}
-_WATCHED = 3
+_ENDS = {end.value: end for end in LeaseEnd}
+_WATCHED = b"watched"
 
 
 @dataclass(slots=True)
@@ -45,22 +46,22 @@ class Lease:
 
     Attributes:
         attempt: which chunk.
-        on_end: called once in the event loop when the lease was lost or the batch was cancelled.
+        on_end: called once in the event loop when the lease was lost, and once when the batch is said to be stopped.
         watched: whether somebody looks at the progress of its jobs.
         deadline: monotonic time after which the worker is hung and must not keep the chunk; None: no limit.
-        ended: why the lease asked to stop, once it has.
+        told: why the lease last asked to stop, once it has.
     """
 
     attempt: AttemptId
     on_end: Callable[[LeaseEnd], None]
     deadline: float | None = None
     watched: bool = False
-    ended: LeaseEnd | None = None
+    told: LeaseEnd | None = None
 
     def end(self, reason: LeaseEnd) -> None:
-        """Ask the chunk to stop, once."""
-        if self.ended is None:
-            self.ended = reason
+        """Ask the chunk to stop, once for each reason."""
+        if self.told is not LeaseEnd.LOST and reason is not self.told:
+            self.told = reason
             self.on_end(reason)
 
 
@@ -73,6 +74,8 @@ class RenewalThread:
         self._leases: dict[AttemptId, Lease] = {}
         self._lock = threading.Lock()
         self._stopped = threading.Event()
+        self._seen: bytes | str = "$"
+        self._renew_every_ms = max(1, int(settings.renew_every_s * 1000))
         self._thread = threading.Thread(target=self._run, name="fuzzfarm-renewal", daemon=True)
         self._client: Redis = Redis.from_url(settings.redis_url, **connection_options(settings))
 
@@ -98,12 +101,26 @@ class RenewalThread:
             self._leases.pop(lease.attempt, None)
 
     def _run(self) -> None:
-        while not self._stopped.wait(self._settings.renew_every_s):
+        while not self._stopped.is_set():
             with self._lock:
                 leases = list(self._leases.values())
             self._end_if_hung(leases)
             if leases:
                 self._renew(leases)
+                self._wait_for_a_stop()
+            else:
+                self._stopped.wait(self._settings.renew_every_s)
+
+    def _wait_for_a_stop(self) -> None:
+        """Return when a batch was told to stop, or when it is time to renew."""
+        try:
+            told: Any = self._client.xread({self._settings.keys.stops: self._seen}, block=self._renew_every_ms)
+        except RedisError as exc:
+            log.debug("no word of batches that were told to stop", reason=str(exc))
+            self._stopped.wait(self._settings.renew_every_s)
+            return
+        for _, entries in told:
+            self._seen = entries[-1][0]
 
     def _renew(self, leases: list[Lease]) -> None:
         arguments = renew_arguments(self._settings.lease_s, [lease.attempt for lease in leases])
@@ -117,10 +134,10 @@ class RenewalThread:
             return
         for lease, reply in zip(leases, replies, strict=True):
             lease.watched = reply == _WATCHED
-            if reply in _REPLIES and not self._loop.is_closed():
-                self._loop.call_soon_threadsafe(lease.end, _REPLIES[reply])
+            if reply in _ENDS and not self._loop.is_closed():
+                self._loop.call_soon_threadsafe(lease.end, _ENDS[reply])
 
-    def _evaluate(self, arguments: list[Any]) -> list[int]:
+    def _evaluate(self, arguments: list[Any]) -> list[bytes]:
         namespace = self._settings.namespace
         try:
             replies: Any = self._client.evalsha(digest("renew"), 1, namespace, *arguments)

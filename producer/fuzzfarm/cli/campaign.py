@@ -21,6 +21,7 @@ from fuzzfarm.cli.views import count, error_text, show_finding
 from fuzzfarm.farm import Farm
 from fuzzfarm_shared.operations import FuzzOperation
 from fuzzfarm_shared.outcomes import ErrorKind, Finding, FuzzResult, OperationError, Outcome
+from fuzzfarm_shared.schedule import Schedule
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,7 @@ class Plan:
         redis: the farm's server, or None.
         workers: worker processes of an embedded farm, or None.
         key: key of the batch, or None.
+        schedule: of the batch.
     """
 
     names: Sequence[str]
@@ -42,6 +44,7 @@ class Plan:
     redis: str | None = None
     workers: int | None = None
     key: str | None = None
+    schedule: Schedule = field(default_factory=Schedule)
 
 
 @dataclass(slots=True)
@@ -110,7 +113,10 @@ class Campaign:
 
     async def run(self) -> Ending:
         """Submit and follow the batch; Ctrl-C cancels it and keeps what it has found."""
-        batch = await self._farm.submit(self._operations, self._plan.key)
+        plan = self._plan
+        batch = await self._farm.submit(
+            self._operations, plan.key, priority=plan.schedule.priority, deadline_s=plan.schedule.deadline_s
+        )
         self._output.note(f"fuzzing {count(len(self._operations), 'target')} as batch {batch.key}; Ctrl-C stops it")
         early = EarlyFindings(batch, list(self._roots))
         follower = Follower(self._farm, batch, meter_for(self._output), self._examples_total(), early.read)

@@ -17,7 +17,18 @@ from fuzzfarm.cli.failures import ExitCode, UsageError
 from fuzzfarm.cli.following import Follower
 from fuzzfarm.cli.jobsheet import Jobsheet
 from fuzzfarm.cli.meter import meter_for
-from fuzzfarm.cli.options import Json, NewBatchKey, Redis, chosen_farm, farm_is_given, run, size_in_bytes, usable_cores
+from fuzzfarm.cli.options import (
+    Deadline,
+    Json,
+    NewBatchKey,
+    PriorityOption,
+    Redis,
+    chosen_farm,
+    farm_is_given,
+    run,
+    size_in_bytes,
+    usable_cores,
+)
 from fuzzfarm.cli.output import Output
 from fuzzfarm.cli.views import count, error_text
 from fuzzfarm.farm import Farm
@@ -25,6 +36,7 @@ from fuzzfarm.submission import Submission
 from fuzzfarm_shared.errors import BatchNotFoundError
 from fuzzfarm_shared.operations import DEFAULT_OUTPUT_BYTES, DEFAULT_TIMEOUT_S
 from fuzzfarm_shared.outcomes import BatchStatus, Outcome, SubprocessResult
+from fuzzfarm_shared.schedule import Priority, Schedule
 
 Command = Annotated[
     list[str],
@@ -124,6 +136,8 @@ def exec_(
     memory: Memory = None,
     cwd: Cwd = None,
     key: NewBatchKey = None,
+    priority: PriorityOption = Priority.NORMAL,
+    deadline_s: Deadline = None,
     redis: Redis = None,
     as_json: Json = False,
 ) -> None:
@@ -144,17 +158,20 @@ def exec_(
         "limits": {"memory_bytes": None if memory is None else size_in_bytes(memory)},
     }
     sheet = Jobsheet(CommandTemplate.parse(command), arg_file, options)
-    run(_exec(sheet, jobs, key, redis, Printer(Output(as_json), keep_order, tag)))
+    schedule = Schedule(priority, deadline_s)
+    run(_exec(sheet, jobs, key, schedule, redis, Printer(Output(as_json), keep_order, tag)))
 
 
-async def _exec(sheet: Jobsheet, jobs: int | None, key: str | None, redis: str | None, printer: Printer) -> int:
+async def _exec(
+    sheet: Jobsheet, jobs: int | None, key: str | None, schedule: Schedule, redis: str | None, printer: Printer
+) -> int:
     if jobs is not None and farm_is_given(redis):
         raise UsageError("-j limits an embedded farm, and one was given: start its workers with --max-concurrency")
     output = printer.output
     if sheet.reads_standard_input and sys.stdin is not None and sys.stdin.isatty():
         output.note("reading inputs from the terminal, one in a line; Ctrl-D ends them")
     async with chosen_farm(redis, None if farm_is_given(redis) else 1, max_concurrency=jobs or usable_cores()) as farm:
-        status = await _run_all(farm, sheet, key, printer)
+        status = await _run_all(farm, sheet, key, schedule, printer)
     if not status.total:
         output.note("there was no input: nothing was run")
     if printer.failed:
@@ -162,10 +179,10 @@ async def _exec(sheet: Jobsheet, jobs: int | None, key: str | None, redis: str |
     return ExitCode.FAILURES if printer.failed else ExitCode.CLEAN
 
 
-async def _run_all(farm: Farm, sheet: Jobsheet, key: str | None, printer: Printer) -> BatchStatus:
+async def _run_all(farm: Farm, sheet: Jobsheet, key: str | None, schedule: Schedule, printer: Printer) -> BatchStatus:
     """Submit jobs while their inputs come, and print their outcomes; whatever ends this early cancels the batch."""
     output = printer.output
-    batch, submission = farm.prepare(sheet.operations(printer.expect), key)
+    batch, submission = farm.prepare(sheet.operations(printer.expect), key, schedule=schedule)
     follower = Follower(farm, batch, meter_for(output), jobs=output.live_console is not None)
     try:
         async with asyncio.TaskGroup() as group:

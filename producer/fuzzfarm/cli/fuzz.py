@@ -9,9 +9,10 @@ import typer
 from fuzzfarm.cli import campaign
 from fuzzfarm.cli.campaign import Ending, Plan
 from fuzzfarm.cli.failures import ExitCode
-from fuzzfarm.cli.options import Json, NewBatchKey, Redis, Workers, run, size_in_bytes
+from fuzzfarm.cli.options import Deadline, Json, NewBatchKey, PriorityOption, Redis, Workers, run, size_in_bytes
 from fuzzfarm.cli.output import Output
 from fuzzfarm.cli.views import count
+from fuzzfarm_shared.schedule import Priority, Schedule
 
 DEMO_MODULES = ("fuzzfarm.demo_targets", "fuzzfarm.demo_tests")
 DEMO_EXAMPLES = 300
@@ -55,6 +56,8 @@ def fuzz(
     memory: Memory = None,
     workers: Workers = None,
     key: NewBatchKey = None,
+    priority: PriorityOption = Priority.NORMAL,
+    deadline_s: Deadline = None,
     redis: Redis = None,
     as_json: Json = False,
 ) -> None:
@@ -70,7 +73,8 @@ def fuzz(
         "example_timeout_s": example_timeout_s,
         "memory_bytes": None if memory is None else size_in_bytes(memory),
     }
-    run(_fuzz(Plan(targets, options, strategy, redis, workers, key), Output(as_json)))
+    schedule = Schedule(priority, deadline_s)
+    run(_fuzz(Plan(targets, options, strategy, redis, workers, key, schedule), Output(as_json)))
 
 
 def demo(workers: Workers = None, seed: Seed = 0, redis: Redis = None, as_json: Json = False) -> None:

@@ -14,6 +14,7 @@ import typer
 
 from fuzzfarm.cli.failures import ExitCode, UsageError
 from fuzzfarm.farm import Farm
+from fuzzfarm_shared.schedule import Priority
 
 URL_VARIABLE = "FUZZFARM_REDIS_URL"
 
@@ -33,6 +34,15 @@ Workers = Annotated[
         "--workers", "-w", min=1, metavar="N", help="Worker processes to start; without it, one per core.",
         show_default=False,
     ),
+]  # fmt: skip
+
+PriorityOption = Annotated[
+    Priority, typer.Option("--priority", metavar="WORD", help="high, normal or low: who goes first.")
+]
+Deadline = Annotated[
+    float | None,
+    typer.Option("--deadline", metavar="SECONDS", help="Give up what has no outcome after so long.",
+                 show_default=False),
 ]  # fmt: skip
 
 _SIZE = re.compile(r"(\d+)\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)

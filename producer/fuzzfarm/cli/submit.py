@@ -12,9 +12,20 @@ import typer
 from fuzzfarm.cli.batches import report
 from fuzzfarm.cli.failures import ExitCode, UsageError
 from fuzzfarm.cli.operation_files import check, operations, spooled
-from fuzzfarm.cli.options import Json, NewBatchKey, Redis, Workers, chosen_farm, farm_is_given, run
+from fuzzfarm.cli.options import (
+    Deadline,
+    Json,
+    NewBatchKey,
+    PriorityOption,
+    Redis,
+    Workers,
+    chosen_farm,
+    farm_is_given,
+    run,
+)
 from fuzzfarm.cli.output import Output
 from fuzzfarm.cli.views import count
+from fuzzfarm_shared.schedule import Priority, Schedule
 
 File = Annotated[
     Path,
@@ -27,6 +38,8 @@ def submit(
     file: File,
     wait: Wait = True,
     key: NewBatchKey = None,
+    priority: PriorityOption = Priority.NORMAL,
+    deadline_s: Deadline = None,
     workers: Workers = None,
     redis: Redis = None,
     as_json: Json = False,
@@ -42,14 +55,22 @@ def submit(
     source: AbstractContextManager[Path] = spooled(sys.stdin.buffer) if str(file) == "-" else nullcontext(file)
     with source as path:
         total = check(path)
-        run(_submit(path, total, wait, key, workers, redis, Output(as_json)))
+        schedule = Schedule(priority, deadline_s)
+        run(_submit(path, total, wait, key, schedule, workers, redis, Output(as_json)))
 
 
 async def _submit(
-    path: Path, total: int, wait: bool, key: str | None, workers: int | None, redis: str | None, output: Output
+    path: Path,
+    total: int,
+    wait: bool,
+    key: str | None,
+    schedule: Schedule,
+    workers: int | None,
+    redis: str | None,
+    output: Output,
 ) -> int:
     async with chosen_farm(redis, workers) as farm:
-        batch = await farm.submit(operations(path), key)
+        batch = await farm.submit(operations(path), key, priority=schedule.priority, deadline_s=schedule.deadline_s)
         output.note(f"submitted {count(total, 'operation')} as batch {batch.key}")
         if wait:
             return await report(farm, batch, output)

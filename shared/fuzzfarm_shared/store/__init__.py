@@ -1,8 +1,9 @@
 """The batch store: the only place that knows how a batch is kept on the server."""
 
-from fuzzfarm_shared.store.attempts import AttemptStore, Claim, Commit, CommitReply, Refused
+from fuzzfarm_shared.store.attempts import AttemptStore, Claim, Commit, CommitReply, Refused, TakeOver
 from fuzzfarm_shared.store.farm_readings import FarmReadings
 from fuzzfarm_shared.store.readings import OutcomeCursor, ReadingStore
+from fuzzfarm_shared.store.reaping import ReapingStore
 from fuzzfarm_shared.store.server import Server
 from fuzzfarm_shared.store.submissions import Accepted, EncodedPayload, SubmissionStore
 from fuzzfarm_shared.store.telling import TellingStore
@@ -17,8 +18,10 @@ __all__ = [
     "FarmReadings",
     "OutcomeCursor",
     "ReadingStore",
+    "ReapingStore",
     "Refused",
     "Server",
     "SubmissionStore",
+    "TakeOver",
     "TellingStore",
 ]

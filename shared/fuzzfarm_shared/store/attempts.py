@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fuzzfarm_shared.keys import AttemptId, Lane, random_bits
+from fuzzfarm_shared.keys import AttemptId, Lane, Part, random_bits
 from fuzzfarm_shared.ranges import RangeSet
+from fuzzfarm_shared.schedule import StopReason
 from fuzzfarm_shared.store.server import Server
 
 SETTLING_REFUSALS = 3
@@ -34,7 +35,8 @@ class Claim:
         deaths: how many leases of this chunk ended with their worker.
         attempt: number of this attempt, counted from 1.
         submit_id: part of every signature of this batch.
-        cancelled: whether the batch was cancelled.
+        stop_reason: why the batch was told to stop; None: it was not.
+        order: the signed order of whoever cancelled it.
         now_s: server time, seconds since the epoch.
         first_claim_s: server time when any chunk of this payload was first claimed.
         merge: whether this chunk merges the shards of a fuzz operation.
@@ -53,7 +55,8 @@ class Claim:
     deaths: int
     attempt: int
     submit_id: str
-    cancelled: bool
+    stop_reason: StopReason | None
+    order: bytes
     now_s: float
     first_claim_s: float
     merge: bool
@@ -73,11 +76,30 @@ class CommitReply:
 
     Attributes:
         fenced: the chunk is no longer ours and nothing was recorded: stop its work.
-        cancelled: the batch was cancelled.
+        stop_reason: why the batch was told to stop; None: it was not.
     """
 
     fenced: bool
-    cancelled: bool
+    stop_reason: StopReason | None
+
+
+@dataclass(frozen=True, slots=True)
+class TakeOver:
+    """The answer to a heartbeat.
+
+    Attributes:
+        freed: chunks whose lease had ended, queued again.
+        woken: jobs that a worker had dropped before it claimed them, queued again.
+        waiting: chunks that wait on the whole farm.
+        leased: chunks that run.
+        due: batches that this worker should look after.
+    """
+
+    freed: int
+    woken: int
+    waiting: int
+    leased: int
+    due: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +151,7 @@ class AttemptStore:
         if reply[0] == b"refused":
             return Refused()
         envelope, payload, start, stop, done, deaths, number, submit_id = reply[1:9]
-        cancelled, now_ms, first_claim_ms, kind, commits, lane, given_up, *partials = reply[9:]
+        reason, now_ms, first_claim_ms, kind, commits, lane, given_up, order, *partials = reply[9:]
         return Claim(
             id=attempt,
             envelope=envelope,
@@ -140,7 +162,8 @@ class AttemptStore:
             deaths=deaths,
             attempt=number,
             submit_id=submit_id.decode(),
-            cancelled=cancelled == 1,
+            stop_reason=_stop_reason(reason),
+            order=order,
             now_s=now_ms / 1000,
             first_claim_s=first_claim_ms / 1000,
             merge=kind == b"merge",
@@ -152,7 +175,7 @@ class AttemptStore:
 
     async def commit(self, attempt: AttemptId, commit: Commit) -> CommitReply:
         """Record outcomes, once."""
-        status, cancelled = await self._run(
+        status, reason = await self._run(
             "commit",
             attempt,
             commit.number,
@@ -168,7 +191,7 @@ class AttemptStore:
             random_bits(),
             int(commit.given_up),
         )
-        return CommitReply(fenced=status == b"fenced", cancelled=cancelled == 1)
+        return CommitReply(fenced=status == b"fenced", stop_reason=_stop_reason(reason))
 
     async def hand_back_rest(self, attempt: AttemptId, done: RangeSet, start: int, split: int, stop: int) -> bool:
         """Make [split, stop) a new waiting chunk and keep [start, split); False when the chunk is no longer ours."""
@@ -196,22 +219,35 @@ class AttemptStore:
         )
         return bool(reply == b"settled")
 
-    async def take_over(self, report: bytes, report_ttl_s: float) -> tuple[int, int, int, int]:
-        """Report a heartbeat and free what dead workers hold; returns (freed, woken, waiting, leased) chunks."""
+    async def take_over(self, report: bytes, report_ttl_s: float) -> TakeOver:
+        """Report a heartbeat and free what dead workers hold."""
         ttl_ms = int(report_ttl_s * 1000)
         reply = await self._server.run(
             "take_over", self._worker, report, ttl_ms, random_bits(), FREED_AT_ONCE, self._lease_ms
         )
-        freed, woken, waiting, leased = reply
-        return freed, woken, waiting, leased
+        freed, woken, waiting, leased, *due = reply
+        return TakeOver(freed, woken, waiting, leased, tuple(raw.decode() for raw in due))
 
-    async def cancel(self, batch: str) -> list[AttemptId] | None:
-        """Cancel the batch; returns the attempts that still wait, or None when there is no such batch."""
-        known, *waiting = await self._server.run("cancel", batch)
+    async def cancel(self, batch: str, order: bytes) -> list[AttemptId] | None:
+        """Cancel the batch; returns the attempts that still wait, or None when there is no such batch.
+
+        Args:
+            batch: its key.
+            order: the signed order, see `cancel_order`; workers stop what runs only for one that they accept.
+        """
+        known, *waiting = await self._server.run("cancel", batch, order)
         return [AttemptId.parse(raw.decode()) for raw in waiting] if known else None
+
+    async def order(self, batch: str) -> bytes:
+        """Return the signed order with which the batch was cancelled; empty without one."""
+        return await self._server.call("HGET", self._server.settings.keys.batch(batch, Part.META), "order") or b""
 
     async def _run(self, script: str, attempt: AttemptId, *args: str | int | bytes) -> Any:
         return await self._server.run(script, attempt.batch, attempt.chunk, attempt.token, *args)
+
+
+def _stop_reason(raw: bytes) -> StopReason | None:
+    return StopReason(raw.decode()) if raw else None
 
 
 def renew_arguments(lease_s: float, attempts: Sequence[AttemptId]) -> list[str | int]:

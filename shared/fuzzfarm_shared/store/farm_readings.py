@@ -19,7 +19,7 @@ class FarmReadings:
 
     async def workers(self) -> list[WorkerReport]:
         """Return the last report of every worker that sent one within `HEARTBEAT_TTL_S`, by name."""
-        now_s = await self._now_s()
+        now_s = await self._server.time_s()
         oldest_ms = int((now_s - HEARTBEAT_TTL_S) * 1000)
         reply = await self._server.call("ZRANGEBYSCORE", self._keys.workers, oldest_ms, "+inf", "WITHSCORES")
         beats = {name.decode(): float(ms) / 1000 for name, ms in zip(reply[::2], reply[1::2], strict=True)}
@@ -57,10 +57,6 @@ class FarmReadings:
             return None
         jobs = await self._server.call("MGET", *(f"{arq_queue.JOB_PREFIX}{head.decode()}" for head in heads))
         return next((int(arq_queue.deserialize_job(job)["et"]) for job in jobs if job is not None), None)
-
-    async def _now_s(self) -> float:
-        seconds, micros = await self._server.call("TIME")
-        return int(seconds) + int(micros) / 1_000_000
 
 
 def _report(raw: bytes, beat_s: float, now_s: float) -> WorkerReport:

@@ -11,6 +11,7 @@ from fuzzfarm_shared.errors import BatchNotFoundError
 from fuzzfarm_shared.keys import Part
 from fuzzfarm_shared.merging import merge
 from fuzzfarm_shared.outcomes import BatchState, BatchStatus, FuzzResult
+from fuzzfarm_shared.schedule import Priority, StopReason
 from fuzzfarm_shared.segments import Segment, decode_segment
 from fuzzfarm_shared.signing import Signer
 from fuzzfarm_shared.store.server import Server
@@ -19,7 +20,19 @@ from fuzzfarm_shared.values import unpack
 ENTRIES_PER_READ = 16
 """Segments fetched at once: at most 50k outcomes each, so this bounds what a reader holds."""
 
-_COUNTERS = ("total", "succeeded", "failed", "cancelled", "sealed", "cancel", "examples", "late", "created", "finished")
+_COUNTERS = (
+    "total",
+    "succeeded",
+    "failed",
+    "cancelled",
+    "sealed",
+    "examples",
+    "late",
+    "created",
+    "deadline",
+    "finished",
+)
+_WORDS = ("stop", "priority")
 
 Entry = tuple[str, Segment]
 """A segment and the id of its entry in the stream."""
@@ -78,10 +91,11 @@ class ReadingStore:
             BatchNotFoundError: when there is no such batch, or it has expired.
         """
         name = self._keys.batch(batch, Part.META)
-        raw = await self._server.call("HMGET", name, *_COUNTERS)
+        raw = await self._server.call("HMGET", name, *_COUNTERS, *_WORDS)
         if raw[0] is None:
             raise BatchNotFoundError(batch)
-        return _status(batch, [None if value is None else int(value) for value in raw])
+        numbers = [None if value is None else int(value) for value in raw[: len(_COUNTERS)]]
+        return _status(batch, numbers, *(raw[len(_COUNTERS) :]))
 
     async def batches(self, limit: int) -> list[BatchStatus]:
         """Return the newest batches, newest first; expired ones are left out."""
@@ -157,13 +171,13 @@ class ReadingStore:
         return str(raw.decode())
 
 
-def _status(batch: str, raw: list[int | None]) -> BatchStatus:
+def _status(batch: str, raw: list[int | None], stop: bytes | None, priority: bytes) -> BatchStatus:
     finished = raw[9]
-    total, succeeded, failed, cancelled, sealed, cancel, examples, late, created = (value or 0 for value in raw[:9])
+    total, succeeded, failed, cancelled, sealed, examples, late, created, deadline = (value or 0 for value in raw[:9])
     state = BatchState.RUNNING if sealed else BatchState.SUBMITTING
     if finished is not None:
         state = BatchState.DONE
-    if cancel:
+    if stop == StopReason.CANCELLED.value.encode():
         state = BatchState.CANCELLED
     return BatchStatus(
         key=batch,
@@ -179,4 +193,6 @@ def _status(batch: str, raw: list[int | None]) -> BatchStatus:
         late_duplicates=late,
         created_at=created / 1000,
         finished_at=None if finished is None else finished / 1000,
+        deadline_at=deadline / 1000 if deadline else None,
+        priority=Priority(priority.decode()),
     )

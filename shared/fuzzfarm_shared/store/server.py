@@ -14,6 +14,7 @@ from redis.exceptions import NoScriptError
 from fuzzfarm_shared import arq_queue
 from fuzzfarm_shared.connection import Patience, farm_errors
 from fuzzfarm_shared.keys import Lane, Part
+from fuzzfarm_shared.schedule import Priority
 from fuzzfarm_shared.settings import FarmSettings
 
 
@@ -23,9 +24,11 @@ def source(name: str) -> str:
     folder = resources.files("fuzzfarm_shared.store") / "lua"
     parts = ", ".join(f"{part.name} = '{part.value}'" for part in Part)
     lanes = ", ".join(f"'{lane.value}'" for lane in Lane)
+    priorities = ", ".join(f"'{priority.value}'" for priority in Priority)
     header = (
         f"local part = {{{parts}}}\n"
         f"local LANES = {{{lanes}}}\n"
+        f"local PRIORITIES = {{{priorities}}}\n"
         f"local ARQ = {{JOB = '{arq_queue.JOB_PREFIX}', RETRY = '{arq_queue.RETRY_PREFIX}', "
         f"IN_PROGRESS = '{arq_queue.IN_PROGRESS_PREFIX}', IN_PROGRESS_MS = {arq_queue.IN_PROGRESS_MS}, "
         f"CLOCK_SKEW_MS = {arq_queue.CLOCK_SKEW_MS}, LANE_GAP_MS = {arq_queue.LANE_GAP_MS}, "
@@ -72,6 +75,11 @@ class Server:
         for command in commands:
             pipeline.execute_command(*command)
         return await pipeline.execute()
+
+    async def time_s(self) -> float:
+        """Return the server's time in seconds since the epoch; raises as `run`."""
+        seconds, micros = await self.call("TIME")
+        return int(seconds) + int(micros) / 1e6
 
     async def _evaluate(self, script: str, args: tuple[Any, ...]) -> Any:
         try:

@@ -9,6 +9,7 @@ from hashlib import blake2b
 
 from fuzzfarm_shared.errors import BatchNotFoundError
 from fuzzfarm_shared.keys import Lane, Part, random_bits
+from fuzzfarm_shared.schedule import PLAIN, Schedule, StopReason
 from fuzzfarm_shared.store.server import Server
 
 DIGEST_BYTES = 16
@@ -58,8 +59,9 @@ class Accepted:
         payloads: payloads accepted so far.
         operations: operations accepted so far.
         sealed: whether the batch is complete.
-        cancelled: whether it was cancelled.
+        stop_reason: why it was told to stop; None: it was not.
         depth: chunks that wait on the whole farm.
+        deadline_ms: server time at which it is told to stop; 0: never.
     """
 
     status: str
@@ -68,15 +70,30 @@ class Accepted:
     payloads: int
     operations: int
     sealed: bool
-    cancelled: bool
+    stop_reason: StopReason | None
     depth: int
+    deadline_ms: int
 
 
 class SubmissionStore:
-    """The producer's way into the store."""
+    """The producer's way into the store.
 
-    def __init__(self, server: Server) -> None:
+    Args:
+        server: where it is kept.
+        schedule: of the batch; its deadline is counted from the first question to the server.
+    """
+
+    def __init__(self, server: Server, schedule: Schedule = PLAIN) -> None:
         self._server = server
+        self._priority = schedule.priority
+        self._deadline_s = schedule.deadline_s
+        self._deadline_ms = 0
+
+    async def deadline_ms(self) -> int:
+        """Return the deadline by the server's clock, in ms; 0 without one."""
+        if self._deadline_s is not None and not self._deadline_ms:
+            self._deadline_ms = int((await self._server.time_s() + self._deadline_s) * 1000)
+        return self._deadline_ms
 
     async def open(self, batch: str) -> Accepted:
         """Create the batch, or return how far an earlier submit of it got."""
@@ -131,11 +148,33 @@ class SubmissionStore:
             digests = payload.key_digests
         ttl_s = self._server.settings.result_ttl_s
         status, kept_id, *numbers = await self._server.run(
-            "submit", batch, submit_id, ttl_s, queue_limit, index, *content, random_bits(), seal, *digests
+            "submit",
+            batch,
+            submit_id,
+            ttl_s,
+            queue_limit,
+            index,
+            *content,
+            random_bits(),
+            seal,
+            self._priority.value,
+            await self.deadline_ms(),
+            *digests,
         )
         if status == b"lost":
             raise BatchNotFoundError(batch)
-        payloads, operations, sealed, cancelled, depth = numbers
+        payloads, operations, sealed, reason, depth, deadline_ms = numbers
         word, _, place = status.decode().partition(":")
         duplicate = int(place) if place else None
-        return Accepted(word, duplicate, kept_id.decode(), payloads, operations, sealed == 1, cancelled == 1, depth)
+        self._deadline_s, self._deadline_ms = None, deadline_ms  # that of the first submit holds
+        return Accepted(
+            word,
+            duplicate,
+            kept_id.decode(),
+            payloads,
+            operations,
+            sealed == 1,
+            StopReason(reason.decode()) if reason else None,
+            depth,
+            deadline_ms,
+        )

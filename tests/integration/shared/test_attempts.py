@@ -10,7 +10,8 @@ from store_harness import LONG_S, SHORT_S, Held, StoreHarness, call_payload, fuz
 from fuzzfarm_shared.arq_queue import IN_PROGRESS_PREFIX
 from fuzzfarm_shared.keys import Lane, Part
 from fuzzfarm_shared.outcomes import BatchState
-from fuzzfarm_shared.store import Claim, Commit, Refused
+from fuzzfarm_shared.schedule import Priority, StopReason
+from fuzzfarm_shared.store import Claim, Commit, Refused, TakeOver
 from fuzzfarm_shared.store.attempts import renew_arguments
 
 Drive = Callable[[Any], None]
@@ -20,7 +21,7 @@ async def freed_by(store: StoreHarness, worker: str = "reaper") -> None:
     """Wait until a take-over has freed one chunk."""
 
     async def freed() -> bool:
-        return (await store.worker(worker).take_over(b"report", 60.0))[0] == 1
+        return (await store.worker(worker).take_over(b"report", 60.0)).freed == 1
 
     await wait_until(freed)
 
@@ -31,9 +32,9 @@ def test_a_claim_moves_a_chunk_from_arqs_queue_into_the_leases(drive: Drive) -> 
         (attempt,) = await store.waiting()
         claim = (await store.take(store.worker())).claim
         assert (claim.id, claim.start, claim.stop, claim.attempt, claim.deaths) == (attempt, 0, 4, 1, 0)
-        assert (claim.merge, claim.cancelled, claim.given_up, claim.commits, claim.lane) == (
+        assert (claim.merge, claim.stop_reason, claim.given_up, claim.commits, claim.lane) == (
             False,
-            False,
+            None,
             False,
             0,
             Lane.SLOTS,
@@ -68,7 +69,7 @@ def test_a_commit_that_is_repeated_records_nothing_more(drive: Drive) -> None:
             assert commit.final == final
             for _ in range(3):
                 reply = await chunk.store.commit(chunk.claim.id, commit)
-                assert (reply.fenced, reply.cancelled) == (False, False)
+                assert (reply.fenced, reply.stop_reason) == (False, None)
         status = await store.status()
         assert (status.succeeded, status.failed, status.pending, status.late_duplicates) == (2, 2, 0, 0)
         assert await store.outcome_keys() == ["0", "1", "2", "3"]
@@ -129,13 +130,13 @@ def test_a_renewed_lease_is_kept_and_a_lost_one_is_told(drive: Drive) -> None:
         await store.append(1, call_payload(2, 2))
         kept, lost = [await store.take(store.worker("w", SHORT_S)) for _ in range(2)]
         renewed = await store.server.run("renew", *renew_arguments(LONG_S, [kept.claim.id]))
-        assert renewed == [0]
+        assert renewed == [b""]
         await freed_by(store)
         for _ in range(2):
             answer = await store.server.run("renew", *renew_arguments(LONG_S, [kept.claim.id, lost.claim.id]))
-            assert answer == [0, 1]
+            assert answer == [b"", b"lost"]
         await store.cancel()
-        assert await store.server.run("renew", *renew_arguments(LONG_S, [kept.claim.id])) == [2]
+        assert await store.server.run("renew", *renew_arguments(LONG_S, [kept.claim.id])) == [b"cancelled"]
         assert not (await store.commit(kept)).fenced
 
     drive(steps)
@@ -259,17 +260,17 @@ def test_cancel_records_what_waits_and_tells_who_runs(drive: Drive) -> None:
         await store.append(0, call_payload(0, 3))
         await store.append(1, call_payload(3, 3))
         chunk = await store.take(store.worker())
-        assert not (await store.commit(chunk, [0])).cancelled
+        assert (await store.commit(chunk, [0])).stop_reason is None
         await store.cancel()
         await store.cancel()
         status = await store.status()
         assert (status.state, status.done, status.succeeded, status.cancelled) == (BatchState.CANCELLED, False, 1, 3)
-        assert (await store.commit(chunk, [1])).cancelled
+        assert (await store.commit(chunk, [1])).stop_reason is StopReason.CANCELLED
         await store.commit(chunk, [2])
         status = await store.status()
         assert (status.done, status.succeeded, status.cancelled) == (True, 3, 3)
-        assert await store.worker().cancel(store.batch) == []
-        assert await store.worker().cancel("no-such-batch") is None
+        assert await store.worker().cancel(store.batch, b"") == []
+        assert await store.worker().cancel("no-such-batch", b"") is None
 
     drive(steps)
 
@@ -279,16 +280,16 @@ def test_cancelled_chunks_leave_no_one_waiting_for_room(drive: Drive) -> None:
         await store.append(0, call_payload(0, 1), queue_limit=1)
         mine, store.batch = store.batch, f"{store.batch}-other"
         assert (await store.append(0, call_payload(0, 1), queue_limit=1)).status == "wait"
-        await store.worker("canceller").cancel(mine)
+        await store.worker("canceller").cancel(mine, b"")
         assert (await store.append(0, call_payload(0, 1), queue_limit=1)).status == "ok"
-        assert await store.client.llen(store.settings.keys.wake(Lane.SLOTS)) == 1  # type: ignore[misc]
+        assert await store.client.llen(store.settings.keys.wake(Lane.SLOTS, Priority.NORMAL)) == 1  # type: ignore[misc]
 
     drive(steps)
 
 
 async def pop(store: StoreHarness, lane: Lane = Lane.SLOTS) -> str:
     """Take a job off the wake list as a worker does that dies right after."""
-    raw = await store.client.lpop(store.settings.keys.wake(lane))  # type: ignore[misc]
+    raw = await store.client.lpop(store.settings.keys.wake(lane, Priority.NORMAL))  # type: ignore[misc]
     return str(raw.decode())
 
 
@@ -303,9 +304,9 @@ def test_a_job_whose_worker_died_before_its_claim_is_woken(drive: Drive) -> None
     async def steps(store: StoreHarness) -> None:
         await store.append(0, call_payload(0, 1), seal=True)
         dropped = await pop(store)
-        assert (await store.worker().take_over(b"", 60.0))[1] == 0  # it may yet be claimed
+        assert (await store.worker().take_over(b"", 60.0)).woken == 0  # it may yet be claimed
         await grow_old(store)
-        assert (await store.worker().take_over(b"", 60.0))[1] == 1
+        assert (await store.worker().take_over(b"", 60.0)).woken == 1
         woken = await pop(store)
         assert woken != dropped
         assert [str(attempt) for attempt in await store.waiting()] == [woken]
@@ -320,9 +321,9 @@ def test_a_job_that_arq_has_just_marked_is_left_alone(drive: Drive) -> None:
         attempt = await pop(store)
         await grow_old(store)
         await store.client.set(f"{IN_PROGRESS_PREFIX}{attempt}", 1, px=10_000)
-        assert (await store.worker().take_over(b"", 60.0))[1] == 0
+        assert (await store.worker().take_over(b"", 60.0)).woken == 0
         await store.client.pexpire(f"{IN_PROGRESS_PREFIX}{attempt}", 7_900)
-        assert (await store.worker().take_over(b"", 60.0))[1] == 1
+        assert (await store.worker().take_over(b"", 60.0)).woken == 1
 
     drive(steps)
 
@@ -331,7 +332,7 @@ def test_a_job_that_waits_its_turn_is_not_woken_twice(drive: Drive) -> None:
     async def steps(store: StoreHarness) -> None:
         await store.append(0, call_payload(0, 1), seal=True)
         await grow_old(store)
-        assert await store.worker().take_over(b"", 60.0) == (0, 0, 1, 0)
+        assert await store.worker().take_over(b"", 60.0) == TakeOver(0, 0, 1, 0, ())
 
     drive(steps)
 
@@ -343,7 +344,7 @@ def test_a_dropped_job_is_woken_behind_any_number_of_another_lane(drive: Drive) 
         await store.append(40, call_payload(40, 1), seal=True)
         await pop(store)
         await grow_old(store)
-        assert (await store.worker().take_over(b"", 60.0))[1] == 1
+        assert (await store.worker().take_over(b"", 60.0)).woken == 1
 
     drive(steps)
 

@@ -11,6 +11,7 @@ from store_harness import StoreHarness, call_payload
 from fuzzfarm_shared.errors import BatchNotFoundError
 from fuzzfarm_shared.keys import Lane, Part
 from fuzzfarm_shared.outcomes import BatchState
+from fuzzfarm_shared.schedule import Priority, StopReason
 
 Drive = Callable[[Any], None]
 
@@ -148,7 +149,7 @@ def test_a_payload_for_a_cancelled_batch_is_dropped_without_an_error(drive: Driv
         await store.append(0, call_payload(0, 2))
         await store.cancel()
         accepted = await store.append(1, call_payload(2, 2), seal=True)
-        assert (accepted.status, accepted.cancelled, accepted.operations) == ("ok", True, 2)
+        assert (accepted.status, accepted.stop_reason, accepted.operations) == ("ok", StopReason.CANCELLED, 2)
         assert (await store.status()).cancelled == 2
 
     drive(steps)
@@ -195,7 +196,9 @@ def test_arq_finds_the_job_of_a_waiting_chunk_and_a_worker_is_woken(drive: Drive
         raw = await store.client.get(f"{job_key_prefix}{attempt}")
         function, *_ = deserialize_job_raw(raw, deserializer=deserialize_job)
         assert function == FUNCTION
-        assert await store.client.lrange(store.settings.keys.wake(Lane.SLOTS), 0, -1) == [str(attempt).encode()]  # type: ignore[misc]
+        assert await store.client.lrange(store.settings.keys.wake(Lane.SLOTS, Priority.NORMAL), 0, -1) == [
+            str(attempt).encode()
+        ]  # type: ignore[misc]
         score = await store.client.zscore(store.settings.keys.queue, str(attempt))
         seconds, _ = await store.client.time()
         assert 0 < score < (seconds - 60) * 1000

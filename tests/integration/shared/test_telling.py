@@ -62,12 +62,12 @@ def test_renewing_a_lease_tells_the_worker_that_somebody_looks(drive: Drive) -> 
         progresses = Telling(store)
         attempt = (await progresses.chunk()).claim.id
 
-        async def renew() -> list[int]:
+        async def renew() -> list[bytes]:
             return list(await store.server.run("renew", 60_000, str(attempt)))
 
-        assert await renew() == [0]
+        assert await renew() == [b""]
         await progresses.look()
-        assert await renew() == [3]
+        assert await renew() == [b"watched"]
 
     drive(steps)
 

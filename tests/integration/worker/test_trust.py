@@ -7,8 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from redis.asyncio import Redis
 
 from fuzzfarm import CallOperation, ErrorKind, Farm, FuzzOperation, OperationError, SubprocessJob
+from fuzzfarm_shared.keys import Keys, Part
+from fuzzfarm_shared.settling import cancel_order
+from fuzzfarm_shared.signing import Signer
 
 WAIT_S = 30.0
 KEY, OTHER_KEY = "k" * 32, "o" * 32
@@ -283,3 +287,62 @@ def test_a_signed_payload_moved_to_another_batch_is_never_executed(
 
     asyncio.run(scenario())
     assert not (tmp_path / "own").exists()
+
+
+@pytest.mark.parametrize("order", ["none", "unsigned", "of another batch"])
+def test_an_order_to_cancel_that_is_not_signed_for_its_batch_stops_nothing(
+    start_worker: Any, farm_settings: Any, tmp_path: Path, order: str
+) -> None:
+    """Seen to fail with `is_ordered` returning True."""
+
+    async def scenario() -> None:
+        keys = Keys(farm_settings["namespace"])
+        async with (
+            Farm.connect(**farm_settings, signing_key=KEY) as farm,
+            Redis.from_url(farm_settings["url"]) as client,
+        ):
+            start_worker(signing_key=KEY, max_concurrency=1)
+            operations = [
+                CallOperation(key=f"k{n}", target="farm_targets:note_and_wait_for", args=[str(tmp_path), f"k{n}", "go"])
+                for n in range(2)
+            ]
+            batch = await farm.submit(operations)
+            meta = keys.batch(batch.key, Part.META)
+            submit_id = (await client.hget(meta, "submit")).decode()  # type: ignore[misc]
+            forged = {
+                "none": b"",
+                "unsigned": cancel_order(batch.key, submit_id, Signer()),
+                "of another batch": cancel_order("another", submit_id, Signer((KEY.encode(),))),
+            }[order]
+            async with asyncio.timeout(WAIT_S):
+                while not (tmp_path / "k0").exists():
+                    await asyncio.sleep(0.01)
+            await client.hset(meta, mapping={"stop": "cancelled", "order": forged})  # type: ignore[misc]
+            await asyncio.sleep(1.5)  # a renewal, which tells the worker of it
+            (tmp_path / "go").touch()
+            assert (await batch.wait(WAIT_S)).results == {"k0": "k0", "k1": "k1"}
+
+    asyncio.run(scenario())
+
+
+def test_keys_are_changed_without_a_stop(start_worker: Any, farm_settings: Any) -> None:
+    """Old and new workers and producers side by side: each signs with its first key and accepts all of its keys."""
+
+    async def scenario() -> None:
+        async with (
+            Farm.connect(**farm_settings, signing_key=f"{KEY},{OTHER_KEY}") as old,
+            Farm.connect(**farm_settings, signing_key=f"{OTHER_KEY},{KEY}") as new,
+        ):
+            for worker_keys in (f"{KEY},{OTHER_KEY}", f"{OTHER_KEY},{KEY}"):
+                worker = start_worker(signing_key=worker_keys)
+                for farm in (old, new):
+                    batch = await farm.submit(CallOperation.many("farm_targets:worker_pid", [0]))
+                    assert (await new.batch(batch.key).wait(WAIT_S)).results == {"0": worker.pid}
+                    endless = await farm.submit(
+                        [CallOperation(target="farm_targets:pause", args=[600.0], timeout_s=None)]
+                    )
+                    assert await (old if farm is new else new).batch(endless.key).cancel() == 1
+                worker.terminate()
+                await asyncio.to_thread(worker.wait, 20)
+
+    asyncio.run(scenario())

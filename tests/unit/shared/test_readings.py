@@ -11,6 +11,7 @@ from fakeredis import FakeAsyncRedis
 from fuzzfarm_shared.errors import BatchNotFoundError
 from fuzzfarm_shared.keys import Keys, Part
 from fuzzfarm_shared.outcomes import BatchState
+from fuzzfarm_shared.schedule import Priority
 from fuzzfarm_shared.settings import FarmSettings
 from fuzzfarm_shared.store import ReadingStore, Server
 
@@ -22,8 +23,8 @@ COUNTERS = {
     "failed": 2,
     "cancelled": 1,
     "sealed": 1,
-    "cancel": 0,
     "created": 5000,
+    "priority": "low",
 }
 
 
@@ -43,12 +44,13 @@ async def write(client: FakeAsyncRedis, batch: str, created: int, **counters: An
         ({"sealed": 0}, BatchState.SUBMITTING, False),
         ({}, BatchState.RUNNING, False),
         ({"succeeded": 7, "finished": 9000}, BatchState.DONE, True),
-        ({"cancel": 1}, BatchState.CANCELLED, False),
-        ({"cancel": 1, "cancelled": 4, "finished": 9000}, BatchState.CANCELLED, True),
+        ({"stop": "cancelled"}, BatchState.CANCELLED, False),
+        ({"stop": "deadline"}, BatchState.RUNNING, False),
+        ({"stop": "cancelled", "cancelled": 4, "finished": 9000}, BatchState.CANCELLED, True),
     ],
 )
 def test_the_state_of_a_batch_follows_from_its_counters(
-    counters: dict[str, int], state: BatchState, done: bool
+    counters: dict[str, Any], state: BatchState, done: bool
 ) -> None:
     async def scenario() -> None:
         client = FakeAsyncRedis()
@@ -56,7 +58,7 @@ def test_the_state_of_a_batch_follows_from_its_counters(
         status = await readings(client).status("b")
         assert (status.state, status.done) == (state, done)
         assert status.total == status.succeeded + status.failed + status.cancelled + status.pending
-        assert status.created_at == 5.0
+        assert (status.created_at, status.priority, status.deadline_at) == (5.0, Priority.LOW, None)
 
     asyncio.run(scenario())
 

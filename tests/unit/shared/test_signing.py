@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from travelling import mutations
 
-from fuzzfarm_shared.errors import CodecError, SchemaVersionError, SettingsError, SignatureError
+from fuzzfarm_shared.errors import CodecError, ExpiredError, SchemaVersionError, SettingsError, SignatureError
 from fuzzfarm_shared.signing import MIN_KEY_BYTES, SCHEMA_VERSION, Signer
 
 OLD, NEW, OTHER = (letter * MIN_KEY_BYTES for letter in (b"o", b"n", b"x"))
@@ -75,11 +75,17 @@ def test_an_envelope_of_a_side_with_other_keys_does_not_open(
 
 
 @pytest.mark.parametrize("kept", [(), (OLD,)])
-def test_an_envelope_opens_until_its_last_second(kept: tuple[bytes, ...]) -> None:
+def test_an_envelope_opens_until_its_time_is_over(kept: tuple[bytes, ...]) -> None:
     envelope = Signer(kept).seal(b"x", CONTEXT, not_after=1_000)
-    assert Signer(kept).open(envelope, CONTEXT, now_s=1_000.0) == b"x"
-    with pytest.raises(SignatureError, match="expired"):
-        Signer(kept).open(envelope, CONTEXT, now_s=1_000.5)
+    assert Signer(kept).open(envelope, CONTEXT, now_s=999.9) == b"x"
+    with pytest.raises(ExpiredError, match="expired"):
+        Signer(kept).open(envelope, CONTEXT, now_s=1_000.0)
+
+
+def test_an_envelope_that_is_not_ours_is_not_called_expired() -> None:
+    envelope = Signer((OTHER,)).seal(b"x", CONTEXT, not_after=1_000)
+    with pytest.raises(SignatureError, match="signature is wrong"):
+        Signer((OLD,)).open(envelope, CONTEXT, now_s=2_000.0)
 
 
 def test_an_envelope_of_a_newer_version_says_what_to_upgrade() -> None:

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from fuzzfarm_shared.errors import CodecError, SignatureError
+from fuzzfarm_shared.errors import CodecError, ExpiredError, FuzzfarmError, SchemaVersionError, SignatureError
 from fuzzfarm_shared.log import get_logger
 from fuzzfarm_shared.outcomes import ErrorKind, OperationError
 from fuzzfarm_shared.payloads import Payload
-from fuzzfarm_shared.settling import open_payload, settled
+from fuzzfarm_shared.schedule import StopReason
+from fuzzfarm_shared.settling import STOPPED_KINDS, is_ordered, open_payload, settled, stopped_message
 from fuzzfarm_shared.store import Claim, Commit
 from fuzzfarm_worker.chunks.station import Station, Work
 from fuzzfarm_worker.renewal import Lease, LeaseEnd
 
 MOST_DEATHS = 3
 """A chunk whose worker died so often: its first operation without an outcome is given up."""
+
+CLOCK_MARGIN_S = 1.0
+"""How far our idea of the server's clock may be behind: it is as old as the reply to the claim was when it came."""
+
+_REASONS = {LeaseEnd.CANCELLED: StopReason.CANCELLED, LeaseEnd.DEADLINE: StopReason.DEADLINE}
+_ENDS = {reason: end for end, reason in _REASONS.items()}
 
 T = TypeVar("T")
 log = get_logger(__name__)
@@ -36,6 +44,7 @@ class Attempt:
         stop: unit after the last one that is still ours; a hand-back lowers it.
         done: units with an outcome.
         stopping: the worker is leaving: start nothing more.
+        ended: why the chunk has to stop here, once it has.
     """
 
     def __init__(self, station: Station, claim: Claim, make_work: Callable[[Attempt, Payload], Work]) -> None:
@@ -46,6 +55,9 @@ class Attempt:
         self.done = claim.done
         self.stopping = False
         self.lease = Lease(claim.id, self._on_lease_end)
+        self.ended: LeaseEnd | None = None
+        self._claimed_at = time.monotonic()
+        self._obeying: asyncio.Task[None] | None = None
         self._number = claim.commits
         self._in_flight: asyncio.Task[Any] | None = None
         self._work: asyncio.Task[None] | None = None
@@ -65,6 +77,8 @@ class Attempt:
             raise
         finally:
             self.station.renewals.release(self.lease)
+            if self._obeying is not None:
+                self._obeying.cancel()
         if not self._work.cancelled():
             self._work.result()
 
@@ -148,7 +162,12 @@ class Attempt:
 
     def open(self) -> Payload:
         """Return the operations; raises CodecError or SignatureError for a payload that must not run."""
-        return open_payload(self.claim, self.station.signer)
+        return open_payload(self.claim, self.station.signer, self.now_s)
+
+    @property
+    def now_s(self) -> float:
+        """Server time, seconds since the epoch."""
+        return self.claim.now_s + time.monotonic() - self._claimed_at
 
     async def _run(self) -> None:
         try:
@@ -158,27 +177,35 @@ class Attempt:
 
     async def _dispatch(self) -> None:
         try:
-            payload = self.open()
+            payload = open_payload(self.claim, self.station.signer) if self.claim.merge else self.open()
+        except ExpiredError:
+            await self._settle_stopped(open_payload(self.claim, self.station.signer), StopReason.DEADLINE)
+            return
         except (CodecError, SignatureError) as exc:
             log.warning("a chunk was refused", chunk=str(self.claim.id), reason=str(exc))
             if await self.refuse():
-                await self.settle(None, ErrorKind.REJECTED, str(exc))
+                kind = ErrorKind.UNSUPPORTED if isinstance(exc, SchemaVersionError) else ErrorKind.REJECTED
+                await self.settle(None, kind, str(exc))
             return
-        if self.claim.cancelled:
-            await self.settle(payload, ErrorKind.CANCELLED, "the batch was cancelled before this operation ran")
+        reason = self.claim.stop_reason
+        # A merge has all parts already: what they found is not thrown away.
+        if reason is not None and not self.claim.merge and self._is_ordered(reason, self.claim.order):
+            await self._settle_stopped(payload, reason)
             return
         work = self._make_work(self, payload)
         try:
             await work.run()
         except asyncio.CancelledError:
-            if self.lease.ended is LeaseEnd.LOST:
+            if self.ended is LeaseEnd.LOST:
                 raise FencedError from None
-            if self.lease.ended is not LeaseEnd.CANCELLED:
-                await work.leave()
+            await work.leave()
+            if self.ended is None:
                 await self.hand_back_all()
                 raise
-            await work.leave()
-            await self.settle(payload, ErrorKind.CANCELLED, "the batch was cancelled while this operation ran")
+            await self._settle_stopped(payload, _REASONS[self.ended], running=True)
+
+    async def _settle_stopped(self, payload: Payload, reason: StopReason, *, running: bool = False) -> None:
+        await self.settle(payload, STOPPED_KINDS[reason], stopped_message(reason, running=running))
 
     async def _leave(self, work: asyncio.Task[None]) -> None:
         """Let running operations end within the grace period, then cancel them, and wait for the hand-back."""
@@ -194,8 +221,8 @@ class Attempt:
         reply = await self._ask(self.station.store.commit(self.claim.id, commit))
         if reply.fenced:
             raise FencedError
-        if reply.cancelled and not commit.final:
-            self.lease.end(LeaseEnd.CANCELLED)
+        if reply.stop_reason is not None and not commit.final:
+            self.lease.end(_ENDS[reply.stop_reason])
 
     async def _ask(self, request: Coroutine[Any, Any, T]) -> T:
         """Return the server's reply; a cancelled caller leaves the request in flight."""
@@ -212,6 +239,35 @@ class Attempt:
                 await asyncio.wait([self._in_flight])
             self._in_flight.result()
 
-    def _on_lease_end(self, _: LeaseEnd) -> None:
-        if self._work is not None:
-            self._work.cancel()
+    def _on_lease_end(self, reason: LeaseEnd) -> None:
+        if reason is LeaseEnd.LOST:
+            self._end(reason)
+        else:
+            self._obeying = asyncio.create_task(self._obey(reason))
+
+    async def _obey(self, reason: LeaseEnd) -> None:
+        """Stop if the order is one that we accept."""
+        try:
+            order = await self.station.store.order(self.claim.id.batch) if reason is LeaseEnd.CANCELLED else b""
+        except FuzzfarmError as exc:
+            log.warning("an order to stop could not be read", batch=self.claim.id.batch, reason=str(exc))
+            self.lease.told = None  # the next renewal tells it again
+            return
+        if self._is_ordered(_REASONS[reason], order):
+            self._end(reason)
+
+    def _is_ordered(self, reason: StopReason, order: bytes) -> bool:
+        ordered = is_ordered(self.claim, reason, order, self.station.signer, self.now_s + CLOCK_MARGIN_S)
+        if not ordered:
+            log.warning(
+                "a batch was told to stop by somebody without our signing key, and goes on",
+                batch=self.claim.id.batch,
+                reason=reason.value,
+            )
+        return ordered
+
+    def _end(self, reason: LeaseEnd) -> None:
+        if self.ended is None:
+            self.ended = reason
+            if self._work is not None:
+                self._work.cancel()

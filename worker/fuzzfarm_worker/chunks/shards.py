@@ -183,6 +183,9 @@ class MergeWork:
         context = partial_context(claim.id.batch, claim.submit_id, claim.payload)
         parts = [unpack(attempt.station.signer.open(envelope, context)) for envelope in claim.partials]
         error = next((part for part in parts if isinstance(part, OperationError)), None)
+        if error is not None and claim.stop_reason is not None:
+            await attempt.settle(self._payload, error.kind, error.message)
+            return
         value = None if error is not None else merge(parts)
         duration_s = claim.now_s - claim.first_claim_s
         body = encode_segment(

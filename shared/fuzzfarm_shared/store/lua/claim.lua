@@ -1,10 +1,11 @@
 -- Move an attempt from arq's queue into our leases. ARGV: batch, chunk, token, worker, lease (ms), random bits,
 -- refusals that settle a chunk, ms after which a worker is no longer counted as alive.
 -- Returns {} when the attempt is no longer the chunk's; {"refused"} when this worker refused it before and others have
--- not (it is queued again for them); else {"ok", envelope, payload, a, b, units done, deaths, attempt, submit id, cancelled, now,
--- first claim of the payload (ms), kind, last commit, lane, given up, partial results...}.
+-- not (it is queued again for them); else {"ok", envelope, payload, a, b, units done, deaths, attempt, submit id, stop reason, now,
+-- first claim of the payload (ms), kind, last commit, lane, given up, order to cancel, partial results...}.
 local batch, chunk, token, worker, lease_ms = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
 local id = batch .. '/' .. chunk .. '@' .. token
+write_even_if_full()
 forget_job(id)
 
 local rec = load_chunk(batch, chunk)
@@ -28,9 +29,9 @@ keep(batch, part.PAYLOADS)
 keep_shared(LEASES, redis.call('HGET', meta, 'ttl'))
 touch(batch)
 local reply = {'ok', redis.call('HGET', payloads, rec.p), rec.p, rec.a, rec.b, rec.m, rec.d, rec.n,
-  redis.call('HGET', meta, 'submit'), flag(meta, 'cancel'), now, tonumber(redis.call('HGET', payloads, 'd' .. rec.p)),
+  redis.call('HGET', meta, 'submit'), stop_reason(meta), now, tonumber(redis.call('HGET', payloads, 'd' .. rec.p)),
   rec.k or '', rec.q, rec.l,
-  redis.call('HEXISTS', payloads, 'x' .. rec.p)}
+  redis.call('HEXISTS', payloads, 'x' .. rec.p), redis.call('HGET', meta, 'order') or ''}
 if rec.k == 'merge' then
   for _, partial in ipairs(redis.call('LRANGE', key(batch, part.PARTIALS) .. rec.p, 0, -1)) do
     reply[#reply + 1] = partial

@@ -3,21 +3,22 @@
 -- fuzz operation has failed, so its other shards need not run).
 -- `partial` envelopes are results of a shard, kept until the last one of their fuzz operation is there; then a merge
 -- chunk is queued, whose commit records the operation's one outcome.
--- Returns {"ok" | "fenced" | "again", cancelled}.
+-- Returns {"ok" | "fenced" | "again", stop reason}.
 local batch, chunk, token, number = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local envelope, units, final, partial = ARGV[5], tonumber(ARGV[9]), ARGV[12] == '1', ARGV[13] == '1'
 local meta, payloads = key(batch, part.META), key(batch, part.PAYLOADS)
+write_even_if_full()
 
 local rec = load_chunk(batch, chunk)
 if not rec or rec.t ~= token or rec.s ~= 'l' then
   -- The last commit of a chunk, once more: its reply was lost.
   if (rec and rec.s == 'd' and rec.t == token) or redis.call('HGET', meta, 'last') == chunk .. '@' .. token then
-    return {'again', flag(meta, 'cancel')}
+    return {'again', stop_reason(meta)}
   end
   if redis.call('EXISTS', meta) == 1 then redis.call('HINCRBY', meta, 'late', ARGV[6] + ARGV[7] + ARGV[8]) end
-  return {'fenced', 0}
+  return {'fenced', ''}
 end
-if rec.q >= number then return {'again', flag(meta, 'cancel')} end
+if rec.q >= number then return {'again', stop_reason(meta)} end
 redis.call('HDEL', key(batch, part.PROGRESS), chunk)
 
 if partial then
@@ -40,18 +41,24 @@ if final then
   redis.call('ZREM', LEASES, batch .. '/' .. chunk .. '@' .. token)
 else
   rec.q, rec.m = number, ARGV[11]
+  -- What got on is not what killed workers before; an operation that does, does so again.
+  if units > 0 then rec.d = math.min(rec.d, DEATHS_OF_OTHERS) end
   save_chunk(batch, chunk, rec)
 end
 
 local left = 1
-if units > 0 then left = redis.call('HINCRBY', payloads, 'r' .. rec.p, -units) end
-if left <= 0 and partial then
+if units > 0 then
+  -- A payload that the server has lost has no count: its first shard with an outcome makes the merge, the others do not.
+  if partial then redis.call('HSETNX', payloads, 'r' .. rec.p, units) end
+  left = redis.call('HINCRBY', payloads, 'r' .. rec.p, -units)
+end
+if left == 0 and partial then
   new_chunk(batch, {p = rec.p, a = 0, b = 0, l = LANES[1], k = 'merge'}, ARGV[14])
-elseif left <= 0 or (rec.k == 'merge' and final) then
+elseif (left <= 0 and not partial) or (rec.k == 'merge' and final) then
   redis.call('HDEL', payloads, rec.p, 'r' .. rec.p, 'd' .. rec.p, 'x' .. rec.p)
   if rec.k == 'merge' then redis.call('DEL', key(batch, part.PARTIALS) .. rec.p) end
 end
-local cancelled = flag(meta, 'cancel')
+local reason = stop_reason(meta)
 if finish_if_complete(batch) then redis.call('HSET', meta, 'last', chunk .. '@' .. token) end
 touch(batch)
-return {'ok', cancelled}
+return {'ok', reason}

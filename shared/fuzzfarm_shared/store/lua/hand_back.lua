@@ -6,13 +6,14 @@
 --            the attempt keeps it instead, to record why
 -- Returns "ok", "fenced" or "settled".
 local batch, chunk, token, mode, bits = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+write_even_if_full()
 local rec = load_chunk(batch, chunk)
 if not rec or rec.t ~= token or rec.s ~= 'l' then return 'fenced' end
 
 if mode == 'rest' then
   local k = tonumber(ARGV[7])
   if k >= rec.b then return 'ok' end
-  new_chunk(batch, {n = rec.n, p = rec.p, a = k, b = rec.b, m = ARGV[8], d = math.min(rec.d, 1), l = rec.l, r = rec.r}, bits)
+  new_chunk(batch, {n = rec.n, p = rec.p, a = k, b = rec.b, m = ARGV[8], d = math.min(rec.d, DEATHS_OF_OTHERS), l = rec.l, r = rec.r}, bits)
   rec.b, rec.m = k, ARGV[6]
   save_chunk(batch, chunk, rec)
   return 'ok'

@@ -1,4 +1,5 @@
--- Shared by all scripts. KEYS[1] is the namespace; `part`, `ARQ` and `LANES` are written by server.py from keys.py.
+-- Shared by all scripts. KEYS[1] is the namespace; `part`, `ARQ`, `LANES` and `PRIORITIES` are written by server.py
+-- from keys.py.
 --
 -- The life of a chunk, kept as one record in the batch's chunks hash until the batch has ended:
 --
@@ -19,7 +20,10 @@
 
 local ns = KEYS[1]
 local QUEUE, LEASES, BATCHES, WORKERS = ns .. ':queue', ns .. ':leases', ns .. ':batches', ns .. ':workers'
-local TAKEN_OVER = ns .. ':taken-over'
+local TAKEN_OVER, OPEN, STOPS = ns .. ':taken-over', ns .. ':open', ns .. ':stops'
+
+local LOOK_AFTER_MS = 30000
+local DEATHS_OF_OTHERS = 1
 
 local function now_ms()
   local time = redis.call('TIME')
@@ -28,11 +32,14 @@ end
 
 local now = now_ms()
 
--- A full server refuses this, before the script has changed anything: it would stop a script half way otherwise.
-redis.call('SET', ns .. ':room', 1, 'EX', 86400)
+-- A full server (`maxmemory`, noeviction) refuses the first write of a script if that may take memory, and nothing after
+-- it. So every script makes up its mind with its first write, before it has changed anything:
+-- new operations need room, and what ends operations, and so makes room, goes through.
+local function refuse_if_full() redis.call('SET', ns .. ':room', 1, 'EX', 86400) end
+local function write_even_if_full() redis.call('DEL', ns .. ':full') end
 
 local function key(batch, suffix) return ns .. ':b:' .. batch .. suffix end
-local function wake(lane) return ns .. ':wake:' .. lane end
+local function wake(lane, priority) return ns .. ':wake:' .. lane .. ':' .. priority end
 local function attempt_id(batch, chunk, rec) return batch .. '/' .. chunk .. '@' .. rec.t end
 
 local function parse_attempt(id)
@@ -76,13 +83,17 @@ local function touch(batch, force)
   for payload = 0, tonumber(redis.call('HGET', meta, 'partials') or -1) do
     redis.call('EXPIRE', key(batch, part.PARTIALS) .. payload, state[1])
   end
-  for _, name in ipairs({QUEUE, LEASES, BATCHES, WORKERS}) do keep_shared(name, state[1]) end
+  for _, name in ipairs({QUEUE, LEASES, BATCHES, WORKERS, OPEN}) do keep_shared(name, state[1]) end
 end
 
--- Each lane has its own stretch of arq's queue, so that the oldest of one are found behind any number of another.
-local function queue_score(lane)
-  for rank, name in ipairs(LANES) do
-    if name == lane then return now - ARQ.CLOCK_SKEW_MS - (rank - 1) * ARQ.LANE_GAP_MS end
+-- Each wake list has its own stretch of arq's queue, so that the oldest of one are found behind any number of another.
+local function queue_score(lane, priority)
+  local rank = 0
+  for _, a in ipairs(LANES) do
+    for _, b in ipairs(PRIORITIES) do
+      if a == lane and b == priority then return now - ARQ.CLOCK_SKEW_MS - rank * ARQ.LANE_GAP_MS end
+      rank = rank + 1
+    end
   end
 end
 
@@ -91,11 +102,12 @@ local function enqueue(batch, chunk, rec, bits)
   rec.s, rec.t, rec.w = 'w', rec.n .. '-' .. bits, nil
   save_chunk(batch, chunk, rec)
   local id = attempt_id(batch, chunk, rec)
-  local ttl = redis.call('HGET', key(batch, part.META), 'ttl')
+  local meta = redis.call('HMGET', key(batch, part.META), 'ttl', 'priority')
+  local ttl, list = meta[1], wake(rec.l, meta[2])
   redis.call('SET', ARQ.JOB .. id, cmsgpack.pack({f = ARQ.FUNCTION, et = now}), 'EX', ttl)
-  redis.call('ZADD', QUEUE, queue_score(rec.l), id)
-  redis.call('RPUSH', wake(rec.l), id)
-  for _, name in ipairs({QUEUE, wake(rec.l)}) do keep_shared(name, ttl) end
+  redis.call('ZADD', QUEUE, queue_score(rec.l, meta[2]), id)
+  redis.call('RPUSH', list, id)
+  for _, name in ipairs({QUEUE, list}) do keep_shared(name, ttl) end
 end
 
 local function forget_job(id)
@@ -130,6 +142,7 @@ local function finish_if_complete(batch)
   local pending = c[1] - c[2] - c[3] - c[4]
   if pending > 0 or c[5] ~= '1' or c[6] then return end
   redis.call('HSET', meta, 'finished', now)
+  redis.call('ZREM', OPEN, batch)
   redis.call('XADD', key(batch, part.OUTCOMES), '*', 'end', 1)
   redis.call('DEL', key(batch, part.PAYLOADS), key(batch, part.CHUNKS), key(batch, part.DIGESTS))
   touch(batch, true)
@@ -137,3 +150,54 @@ local function finish_if_complete(batch)
 end
 
 local function flag(meta, name) return redis.call('HGET', meta, name) == '1' and 1 or 0 end
+
+-- Why the batch was told to stop, or ''.
+local function stop_reason(meta) return redis.call('HGET', meta, 'stop') or '' end
+
+-- Tell a batch to stop: it takes no more operations, workers that hold chunks of it hear of it, and those that claim one.
+-- `order` is the signed order of a canceller. Returns the attempts that wait; the caller claims and settles them.
+local function stop_batch(batch, reason, order)
+  local meta = key(batch, part.META)
+  redis.call('HSET', meta, 'stop', reason, 'order', order, 'sealed', 1)
+  redis.call('DEL', key(batch, part.DIGESTS))
+  redis.call('XADD', STOPS, 'MAXLEN', '~', 1000, '*', 'batch', batch)
+  keep_shared(STOPS, 86400)
+  local ids, waiting = {}, {}
+  local chunks = redis.call('HGETALL', key(batch, part.CHUNKS))
+  for i = 1, #chunks, 2 do
+    local rec = cmsgpack.unpack(chunks[i + 1])
+    if rec.s == 'w' then
+      ids[#ids + 1] = attempt_id(batch, chunks[i], rec)
+      waiting[ids[#ids]] = true
+    end
+  end
+  -- Nobody is to wait for room behind chunks that only the caller will take. In one pass: an LREM for each reads on
+  -- average half of the list. If the caller dies, the take-over wakes them.
+  local state = redis.call('HMGET', meta, 'ttl', 'priority')
+  for _, lane in ipairs(#ids > 0 and LANES or {}) do
+    local list = wake(lane, state[2])
+    local others = redis.call('LRANGE', list, 0, -1)
+    redis.call('DEL', list)
+    for _, id in ipairs(others) do
+      if not waiting[id] then redis.call('RPUSH', list, id) end
+    end
+    keep_shared(list, state[1])
+  end
+  finish_if_complete(batch)
+  return ids
+end
+
+-- When a worker has to look after an open batch: at its deadline, and from time to time.
+local function next_look(meta)
+  local deadline, later = tonumber(redis.call('HGET', meta, 'deadline')), now + LOOK_AFTER_MS
+  return deadline > now and math.min(deadline, later) or later
+end
+
+-- Chunks that wait on the whole farm.
+local function depth()
+  local waiting = 0
+  for _, lane in ipairs(LANES) do
+    for _, priority in ipairs(PRIORITIES) do waiting = waiting + redis.call('LLEN', wake(lane, priority)) end
+  end
+  return waiting
+end

@@ -1,8 +1,11 @@
 -- Report a heartbeat, free the chunks of dead workers, and wake jobs that a worker dropped before it claimed them.
 -- ARGV: worker ("" for none), report, heartbeat ttl (ms), seed for tokens, most chunks to free, lease (ms).
--- Returns {freed, woken, waiting chunks, leased chunks}.
+-- Returns {freed, woken, waiting chunks, leased chunks, batches to look after...}; see reap.lua.
 local worker, seed, most = ARGV[1], ARGV[4], tonumber(ARGV[5])
 local tokens = 0
+local ABSENCE_MS = 2500 -- of heartbeats, which every worker sends each second
+local LOOKS = 4 -- after batches, in one heartbeat
+write_even_if_full()
 local function bits()
   tokens = tokens + 1
   return string.sub(redis.sha1hex(seed .. tokens), 1, 16)
@@ -19,7 +22,7 @@ end
 -- meanwhile say nothing about their holders, who get one more lease to come back.
 local last = tonumber(redis.call('GET', TAKEN_OVER))
 redis.call('SET', TAKEN_OVER, now, 'EX', 86400)
-if last and now - last > 2500 then
+if last and now - last > ABSENCE_MS then
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', LEASES, '-inf', now)) do
     redis.call('ZADD', LEASES, now + tonumber(ARGV[6]), id)
   end
@@ -40,25 +43,31 @@ end
 -- A worker may die after it took an id from the wake list and before its claim. arq marks the job as in progress for
 -- 10 s in between; what is older than 2 s, unmarked or marked for longer than 2 s, and on no wake list was dropped.
 local woken = 0
-local function wake_again(id)
+local function wake_again(id, list)
   local batch, chunk, token = parse_attempt(id)
   local rec = batch and load_chunk(batch, chunk)
   local marked = redis.call('PTTL', ARQ.IN_PROGRESS .. id)
   if not rec or rec.t ~= token then
     forget_job(id)
-  elseif rec.s == 'w' and marked < ARQ.IN_PROGRESS_MS - 2000 and not redis.call('LPOS', wake(rec.l), id) then
+  elseif rec.s == 'w' and marked < ARQ.IN_PROGRESS_MS - 2000 and not redis.call('LPOS', list, id) then
     forget_job(id)
     enqueue(batch, chunk, rec, bits())
     woken = woken + 1
   end
 end
--- Within a lane what was dropped is older than what still waits, so the oldest are enough.
+-- Of one wake list what was dropped is older than what still waits, so the oldest are enough.
 for _, lane in ipairs(LANES) do
-  local newest = queue_score(lane)
-  local range = {newest - ARQ.LANE_GAP_MS, newest - 2000}
-  for _, id in ipairs(redis.call('ZRANGEBYSCORE', QUEUE, range[1], range[2], 'LIMIT', 0, 32)) do wake_again(id) end
+  for _, priority in ipairs(PRIORITIES) do
+    local newest, list = queue_score(lane, priority), wake(lane, priority)
+    local range = {'(' .. (newest - ARQ.LANE_GAP_MS), newest - 2000}
+    for _, id in ipairs(redis.call('ZRANGEBYSCORE', QUEUE, range[1], range[2], 'LIMIT', 0, 32)) do wake_again(id, list) end
+  end
 end
 
-local depth = 0
-for _, name in ipairs(LANES) do depth = depth + redis.call('LLEN', wake(name)) end
-return {freed, woken, depth, redis.call('ZCARD', LEASES)}
+-- One worker at a time looks after a batch: for the others it is not due again for a while.
+local due = redis.call('ZRANGEBYSCORE', OPEN, '-inf', now, 'LIMIT', 0, LOOKS)
+for _, batch in ipairs(due) do
+  local meta = key(batch, part.META)
+  if redis.call('EXISTS', meta) == 1 then redis.call('ZADD', OPEN, next_look(meta), batch) else redis.call('ZREM', OPEN, batch) end
+end
+return {freed, woken, depth(), redis.call('ZCARD', LEASES), unpack(due)}

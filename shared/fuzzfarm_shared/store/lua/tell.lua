@@ -7,6 +7,7 @@ local rec = load_chunk(batch, chunk)
 local held = rec and rec.t == token and rec.s == 'l'
 if not held or redis.call('EXISTS', key(batch, part.WATCHED)) == 0 then return 0 end
 if redis.call('HLEN', name) >= most and redis.call('HEXISTS', name, chunk) == 0 then return 0 end
+refuse_if_full()
 redis.call('HSET', name, chunk, envelope)
 redis.call('PEXPIRE', name, life)
 return 1
