@@ -29,12 +29,18 @@ class OutputReader(asyncio.StreamReader):
 
     At most ``UNREAD_BYTES`` wait unread. What comes when they are full is dropped, and all that follows too, so that
     a reader gets a prefix of the output without holes and then its end.
+
+    Attributes:
+        total_bytes: What came.
+        dropped_bytes: What of it was dropped.
+        keeps_all: Drop nothing from now on, because somebody collects it.
     """
 
     def __init__(self) -> None:
         super().__init__(limit=UNREAD_BYTES)
         self.total_bytes = 0
         self.dropped_bytes = 0
+        self.keeps_all = False
 
     @property
     def counts_only(self) -> bool:
@@ -44,7 +50,8 @@ class OutputReader(asyncio.StreamReader):
     def feed(self, data: memoryview) -> None:
         """Take the next bytes from the pipe."""
         self.total_bytes += len(data)
-        room = UNREAD_BYTES - len(self._buffer)  # type: ignore[attr-defined]  # the only place that knows what is unread
+        unread = len(self._buffer)  # type: ignore[attr-defined]  # the only place that knows what is unread
+        room = len(data) if self.keeps_all else UNREAD_BYTES - unread
         self.feed_data(bytes(data[:room]))
         self.dropped_bytes += max(len(data) - room, 0)
 
@@ -144,9 +151,11 @@ class ManagedProcess:
         return self.exit.returncode
 
     async def communicate(self, input: bytes | None = None) -> tuple[bytes, bytes]:  # noqa: A002 - asyncio's name
-        """Send ``input``, close stdin, and return what stdout and stderr bring until the end."""
-        await self._feed(input)
-        stdout, stderr = await asyncio.gather(_read_all(self.stdout), _read_all(self.stderr))
+        """Send ``input``, close stdin, and return what stdout and stderr bring until the end, however much that is.
+
+        What was dropped before, because nobody read it, is missing: ``dropped_bytes`` of the streams tell.
+        """
+        _, stdout, stderr = await asyncio.gather(self._feed(input), _read_all(self.stdout), _read_all(self.stderr))
         await self.wait()
         return stdout, stderr
 
@@ -187,5 +196,8 @@ class ManagedProcess:
             _log.warning("process %d (%s) left %d unkillable", self.pid, self.name, exited.result().survivors)
 
 
-async def _read_all(reader: asyncio.StreamReader | None) -> bytes:
-    return await reader.read() if reader is not None else b""
+async def _read_all(reader: OutputReader | None) -> bytes:
+    if reader is None:
+        return b""
+    reader.keeps_all = True
+    return await reader.read()

@@ -81,6 +81,17 @@ def test_communicate_exchanges_everything(backend):
     with_manager(test, backend=backend)
 
 
+def test_communicate_returns_everything_however_much_it_is(backend):
+    data = os.urandom(1 << 20) * 24
+
+    async def test(manager: ProcessManager) -> None:
+        process = await manager.start_process(ProcessConfig(command=["cat"]))
+        stdout, stderr = await process.communicate(data)
+        assert (len(stdout), stdout == data, stderr) == (len(data), True, b"")
+
+    with_manager(test, backend=backend)
+
+
 def test_communicate_survives_a_program_that_does_not_read(backend):
     async def test(manager: ProcessManager) -> None:
         process = await manager.start_process(ProcessConfig(command=["true"]))
