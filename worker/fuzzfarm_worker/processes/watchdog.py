@@ -16,7 +16,7 @@ import logging
 import math
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, Self, cast
 
 from fuzzfarm_worker.processes.config import ActivityCallback, WatchdogConfig
@@ -27,8 +27,12 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-#: How long a look waits for activity callbacks, all together; a slower one is heard at a later look.
+#: A process is not judged while its callback has been asked for less than this; a slower answer still counts.
 CALLBACK_WAIT_S = 1.0
+#: A callback that takes longer is given up, and asked again at the next look: one lost answer must not end a process.
+CALLBACK_TIMEOUT_S = 5.0
+#: So many threads of sync callbacks, which nothing can end, may hang for one process before it is asked no more.
+MOST_HANGING = 3
 
 
 class Watchable(Protocol):
@@ -50,7 +54,7 @@ class Watchable(Protocol):
 
 @dataclass(slots=True)
 class _Watched:
-    """The ages of one process and what was already done about them."""
+    """The ages of one process and what was already done about them; times of the monotonic clock."""
 
     pid: int
     process: Watchable
@@ -63,6 +67,14 @@ class _Watched:
     terminated: bool = False
     killed: bool = False
     asking: asyncio.Task[None] | None = None
+    asked_at: float = 0.0
+    threads: list[threading.Thread] = field(default_factory=list)
+
+    @property
+    def may_be_asked(self) -> bool:
+        """Whether its callback has answered, or was given up, and not too often."""
+        self.threads = [thread for thread in self.threads if thread.is_alive()]
+        return self.callback is not None and self.asking is None and len(self.threads) < MOST_HANGING
 
     def touch(self, at: float) -> None:
         if at > self.active_at:
@@ -84,7 +96,7 @@ class ProcessWatchdog:
         self._on_event = on_event
         self._watched: dict[int, _Watched] = {}
         self._loop_task: asyncio.Task[None] | None = None
-        self._counts = {"checks": 0, "hung": 0, "terminated": 0, "killed": 0, "callback_errors": 0}
+        self._counts = {"checks": 0, "hung": 0, "terminated": 0, "killed": 0, "callback_errors": 0, "callback_hangs": 0}
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -108,7 +120,7 @@ class ProcessWatchdog:
         for task in tasks:
             task.cancel()
         if tasks:
-            await asyncio.wait(tasks)
+            await asyncio.wait(tasks, timeout=CALLBACK_TIMEOUT_S)  # a callback may refuse to be cancelled
 
     async def register_process(
         self,
@@ -188,30 +200,36 @@ class ProcessWatchdog:
         self._counts["checks"] += 1
         for pid in [pid for pid, watched in self._watched.items() if watched.process.returncode is not None]:
             self.forget(pid)
-        await self._ask_callbacks()
         now = time.monotonic()
         for watched in list(self._watched.values()):
-            if watched.process.returncode is None:
-                self._judge(watched, now - watched.active_at)
+            if watched.may_be_asked:
+                watched.asked_at = now
+                watched.asking = asyncio.create_task(self._ask(watched))
+            elif watched.asking is None or now - watched.asked_at >= CALLBACK_WAIT_S:
+                self._judge(watched)
 
-    async def _ask_callbacks(self) -> None:
-        for watched in self._watched.values():
-            if watched.callback is not None and watched.asking is None:
-                watched.asking = asyncio.create_task(self._ask(watched, watched.callback))
-        asking = [watched.asking for watched in self._watched.values() if watched.asking is not None]
-        if asking:
-            await asyncio.wait(asking, timeout=CALLBACK_WAIT_S)
-
-    async def _ask(self, watched: _Watched, callback: ActivityCallback) -> None:
+    async def _ask(self, watched: _Watched) -> None:
+        """Ask the callback of a process, and judge it then; nobody waits for this."""
+        bound = asyncio.timeout(CALLBACK_TIMEOUT_S)
         try:
-            watched.touch(time.monotonic() - _age_s(await _call(callback)))
+            async with bound:
+                answer = await _call(watched)
+            watched.touch(time.monotonic() - _age_s(answer))
         except Exception:  # noqa: BLE001 - one bad callback must not stop the watch over the others
-            self._counts["callback_errors"] += 1
+            self._counts["callback_hangs" if bound.expired() else "callback_errors"] += 1
             _log.exception("watchdog: activity callback of process %d (%s) failed", watched.pid, watched.name)
         finally:
             watched.asking = None
+        self._judge(watched)
 
-    def _judge(self, watched: _Watched, age_s: float) -> None:
+    def _judge(self, watched: _Watched) -> None:
+        if watched.process.returncode is None:
+            try:
+                self._act(watched, time.monotonic() - watched.active_at)
+            except Exception:  # noqa: BLE001 - the others must be judged all the same
+                _log.exception("watchdog: process %d (%s) could not be ended", watched.pid, watched.name)
+
+    def _act(self, watched: _Watched, age_s: float) -> None:
         if age_s < watched.limit_s:
             return
         if not watched.reported:
@@ -249,15 +267,25 @@ def _age_s(wall: float) -> float:
     return age_s
 
 
-async def _call(callback: ActivityCallback) -> float:
+async def _call(watched: _Watched) -> float:
     """Call an activity callback so that it cannot block the loop; awaits an awaitable it returns."""
+    callback = watched.callback
+    assert callback is not None  # noqa: S101 - the caller looked
     if inspect.iscoroutinefunction(callback):
         return cast("float", await callback())
-    answer = await _call_in_thread(callback)
+    called = _call_in_thread(callback, watched.threads)
+    try:
+        answer = await called
+    except asyncio.CancelledError:
+        if called.done() and not called.cancelled() and called.exception() is None:
+            _close(called.result())
+        raise
     return await answer if inspect.isawaitable(answer) else answer
 
 
-def _call_in_thread(callback: ActivityCallback) -> asyncio.Future[float | Awaitable[float]]:
+def _call_in_thread(
+    callback: ActivityCallback, threads: list[threading.Thread]
+) -> asyncio.Future[float | Awaitable[float]]:
     # A thread of its own, and a daemon: a callback that never returns must hold up neither a pool nor the exit.
     loop = asyncio.get_running_loop()
     answer: asyncio.Future[float | Awaitable[float]] = loop.create_future()
@@ -265,8 +293,8 @@ def _call_in_thread(callback: ActivityCallback) -> asyncio.Future[float | Awaita
     def settle(settle_with: Callable[[Any], None], value: object) -> None:
         if not answer.done():
             settle_with(value)
-        elif inspect.iscoroutine(value):
-            value.close()  # nobody waits for it any more, since the watchdog stopped
+        else:
+            _close(value)
 
     def call() -> None:
         try:
@@ -276,8 +304,16 @@ def _call_in_thread(callback: ActivityCallback) -> asyncio.Future[float | Awaita
         else:
             _hand_over(loop, settle, answer.set_result, value)
 
-    threading.Thread(target=call, name="activity-callback", daemon=True).start()
+    thread = threading.Thread(target=call, name="activity-callback", daemon=True)
+    threads.append(thread)
+    thread.start()
     return answer
+
+
+def _close(answer: object) -> None:
+    """Nobody waits for this answer any more."""
+    if inspect.iscoroutine(answer):
+        answer.close()
 
 
 def _hand_over(loop: asyncio.AbstractEventLoop, callback: Callable[..., None], *args: object) -> None:

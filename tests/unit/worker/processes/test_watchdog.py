@@ -18,6 +18,7 @@ from fuzzfarm_worker.processes import (
     ProcessWatchdog,
     WatchdogConfig,
 )
+from fuzzfarm_worker.processes.watchdog import MOST_HANGING
 
 #: SIGKILL is far off, so that a busy machine never skips SIGTERM.
 QUICK = WatchdogConfig(check_interval=0.02, process_timeout=0.3, extra_buffer=0.1, max_hang_time=25.0)
@@ -192,33 +193,88 @@ def test_a_bad_callback_is_counted_and_stops_nothing(answer, caplog):
     assert "activity callback" in caplog.text
 
 
+class Hangs:
+    """An activity callback that hangs the first so many times; and after that tells of activity."""
+
+    def __init__(self, kind: str, times: int) -> None:
+        self.times = times
+        self.calls = 0
+        self.release = threading.Event()
+        self.callback = {"sync": self.sync, "async": self.later}[kind]
+
+    def sync(self) -> float:
+        self.calls += 1
+        if self.calls <= self.times:
+            self.release.wait(30)
+        return time.time()
+
+    async def later(self) -> float:
+        self.calls += 1
+        if self.calls <= self.times:
+            await asyncio.Event().wait()
+        return time.time()
+
+
 @pytest.mark.parametrize("kind", ["sync", "async"])
 def test_a_callback_that_hangs_stops_nothing(kind, monkeypatch):
     monkeypatch.setattr("fuzzfarm_worker.processes.watchdog.CALLBACK_WAIT_S", 0.05)
-    release = threading.Event()
-    calls = []
-
-    def hangs() -> float:
-        calls.append("sync")
-        release.wait(30)
-        return time.time()
-
-    async def hangs_async() -> float:
-        calls.append("async")
-        await asyncio.Event().wait()
-        return time.time()
+    hangs = Hangs(kind, 1000)
 
     async def test(watch: Watch) -> None:
-        process = await watch.start(SLEEPS, hangs if kind == "sync" else hangs_async)
+        process = await watch.start(SLEEPS, hangs.callback)
         other = await watch.start(SLEEPS)
         assert await other.wait() == -signal.SIGTERM
         assert await process.wait() == -signal.SIGTERM
-        assert calls == [kind]  # it is not called again while it hangs
+        assert hangs.calls == 1
 
     try:
         watching(QUICK, test)
     finally:
-        release.set()
+        hangs.release.set()
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_one_answer_that_is_lost_harms_no_process_and_is_counted(kind, monkeypatch):
+    monkeypatch.setattr("fuzzfarm_worker.processes.watchdog.CALLBACK_TIMEOUT_S", 0.05)
+    hangs = Hangs(kind, 1)
+
+    async def test(watch: Watch) -> None:
+        process = await watch.start(SLEEPS, hangs.callback)
+        await checks(watch, 50)
+        assert process.returncode is None
+        assert watch.events == []
+        assert (await watch.watchdog.get_stats())["callback_hangs"] == 1
+        assert hangs.calls > 10
+
+    try:
+        watching(WatchdogConfig(check_interval=0.02, process_timeout=0.5, extra_buffer=0.1), test)
+    finally:
+        hangs.release.set()
+
+
+def test_threads_that_hang_are_bounded(monkeypatch):
+    monkeypatch.setattr("fuzzfarm_worker.processes.watchdog.CALLBACK_TIMEOUT_S", 0.02)
+    hangs = Hangs("sync", 1000)
+
+    async def test(watch: Watch) -> None:
+        await watch.start(SLEEPS, hangs.callback)
+        await checks(watch, 50)
+        assert hangs.calls == MOST_HANGING
+        assert (await watch.watchdog.get_stats())["callback_hangs"] == MOST_HANGING
+
+    try:
+        watching(REPORT_ONLY, test)
+    finally:
+        hangs.release.set()
+
+
+def test_a_callback_that_hangs_does_not_slow_down_the_looks():
+    async def test(watch: Watch) -> None:
+        await watch.start(SLEEPS, Hangs("async", 1000).callback)
+        async with asyncio.timeout(5):
+            await checks(watch, 20)
+
+    watching(REPORT_ONLY, test)
 
 
 def test_many_hung_processes_end_together():
