@@ -74,6 +74,14 @@ async def note_and_wait_for(folder: str, name: str, release: str) -> str:
     return name
 
 
+def note_and_block_until(folder: str, name: str, release: str) -> str:
+    """The same in a thread."""
+    note(folder, name)
+    while not (Path(folder) / release).exists():
+        time.sleep(0.01)
+    return name
+
+
 async def block_loop_once(folder: str, name: str) -> str:
     """Hold the event loop for ever when called first."""
     note(folder, name)

@@ -16,9 +16,9 @@ WAIT_S = 30.0
 STARTS_WITHIN_S = 1.0
 
 
-def waiting_calls(folder: Path, count: int) -> list[CallOperation]:
+def waiting_calls(folder: Path, count: int, function: str = "note_and_wait_for") -> list[CallOperation]:
     return [
-        CallOperation(key=f"k{n}", target="farm_targets:note_and_wait_for", args=[str(folder), f"k{n}", "go"])
+        CallOperation(key=f"k{n}", target=f"farm_targets:{function}", args=[str(folder), f"k{n}", "go"])
         for n in range(count)
     ]
 
@@ -73,6 +73,25 @@ def test_the_unstarted_rest_of_a_claimed_chunk_goes_to_an_idle_worker(
             (tmp_path / "go").touch()
             assert len((await batch.wait(WAIT_S)).results) == 10
             assert (await batch.status()).late_duplicates == 0
+
+    asyncio.run(scenario())
+
+
+def test_slow_calls_that_were_pulled_behind_quick_ones_go_to_an_idle_worker(
+    start_worker: Any, farm_settings: Any, tmp_path: Path
+) -> None:
+    async def scenario() -> None:
+        async with Farm.connect(**farm_settings) as farm:
+            workers = [start_worker(max_concurrency=5) for _ in range(2)]
+            await until_workers(farm, 2)
+            quick = [CallOperation(key=str(n), target="farm_targets:echo") for n in range(2_000)]
+            slow = waiting_calls(tmp_path, 10, function="note_and_block_until")
+            batch = await farm.submit([*quick, *slow])  # one payload, so one chunk
+            await until(lambda: all(started_on(tmp_path, worker.pid) == 5 for worker in workers), within_s=5.0)
+            (tmp_path / "go").touch()
+            assert len((await batch.wait(WAIT_S)).results) == 2_010
+            assert (await batch.status()).late_duplicates == 0
+            assert all(len(note.read_text().splitlines()) == 1 for note in tmp_path.glob("k*"))
 
     asyncio.run(scenario())
 

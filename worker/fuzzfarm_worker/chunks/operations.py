@@ -20,6 +20,7 @@ from fuzzfarm_worker.chunks.attempt import MOST_DEATHS, Attempt
 from fuzzfarm_worker.chunks.recorder import Recorder
 from fuzzfarm_worker.chunks.telling import Teller
 from fuzzfarm_worker.executors.kernel import Call, Record
+from fuzzfarm_worker.executors.run import Run
 from fuzzfarm_worker.failures import OperationFailedError
 from fuzzfarm_worker.handlers import Handler, RefusedError, handler_for
 from fuzzfarm_worker.handlers.board import Board
@@ -56,6 +57,7 @@ class OperationsWork:
         self._board = Board()
         self._teller = Teller(attempt, payload, self._board)
         self._ended = asyncio.Event()
+        self._run: Run | None = None
 
     async def run(self) -> None:
         """Run what can be run here; refuse what cannot."""
@@ -110,7 +112,8 @@ class OperationsWork:
 
     async def _run_all(self) -> None:
         async with self._kept(self._keep()):
-            await self._attempt.station.kernel.run(self._calls(), self._record)
+            self._run = self._attempt.station.kernel.open(self._calls(), self._record)
+            await self._run.completed()
 
     @asynccontextmanager
     async def _kept(self, keeping: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
@@ -192,9 +195,11 @@ class OperationsWork:
             raise
 
     async def _share(self) -> None:
-        split = self._next
-        if split < self._attempt.stop and not self._attempt.stopping:
-            await self._attempt.hand_back_from(split)
+        # What was pulled ahead has not started. Of a worker that leaves it goes back with the rest of the chunk.
+        while self._run is not None and self._run.take_back(self._next - 1):
+            self._next -= 1
+        if self._next < self._attempt.stop and not self._attempt.stopping:
+            await self._attempt.hand_back_from(self._next)
             self._attempt.station.intake.started_all(self._attempt.claim.id)
 
     async def _ends_within(self, seconds: float) -> bool:

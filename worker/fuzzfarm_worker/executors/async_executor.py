@@ -253,6 +253,8 @@ class AsyncExecutor:
     def _cancel_queued(self) -> None:
         for call in (*self._queue.clear(), *self._gates.clear()):
             self._finish(call[0], False, asyncio.CancelledError())
+        if self._run is not None:
+            self._run.cancel_waiting()
 
     async def _wait_for_futures(self) -> None:
         while self._futures:

@@ -10,8 +10,8 @@ from types import FunctionType
 from typing import Any, NamedTuple, TypeAlias
 
 # A bare tuple, since one is made for every operation and a class costs three times as much:
-# index (only handed back to `record`), function, arguments, keyword arguments, timeout_s,
-# retries, retry_delay_s.
+# index (no two calls of a run have the same; handed back to `record`), function, arguments,
+# keyword arguments, timeout_s, retries, retry_delay_s.
 Call: TypeAlias = tuple[Any, Callable[..., Any], Sequence[Any], Mapping[str, Any] | None, float | None, int, float]
 
 # index, ok, value or exception, attempt (from 1), started (time.monotonic), duration_s.

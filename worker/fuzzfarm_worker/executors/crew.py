@@ -12,8 +12,9 @@ interrupt mitigation of Linux' NAPI, https://docs.kernel.org/networking/napi.htm
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Coroutine
+from contextlib import suppress
 from itertools import islice
 from math import inf
 from time import monotonic
@@ -52,7 +53,8 @@ class Crew:
     def __init__(self, run: Run) -> None:
         self.threads: set[WorkThread] = set()
         self._run = run
-        self._pending: deque[tuple[Call, int]] = deque()
+        # By index, so that one is taken back without a search; each of its methods is one step to other threads.
+        self._pending: OrderedDict[Any, tuple[Call, int]] = OrderedDict()
         self._finished: deque[Finished | WorkThread] = deque()
         self._polling = False
         self._timer: TimerHandle | None = None
@@ -89,6 +91,19 @@ class Crew:
         """Whether enough operations wait for the threads."""
         return len(self._pending) >= self._look_ahead
 
+    def take_back(self, index: Any) -> Pulled | None:
+        """Take an operation out that no thread has begun; None if there is none of this index."""
+        pending = self._pending.pop(index, None)
+        return None if pending is None else Pulled(*pending)
+
+    def take_all_back(self) -> list[Pulled]:
+        """Take out all that no thread has begun."""
+        taken: deque[Pulled] = deque()
+        with suppress(KeyError):
+            while True:  # one by one and from the end, because threads go on to take from the beginning
+                taken.appendleft(Pulled(*self._pending.popitem()[1]))
+        return list(taken)
+
     def reinforce_if_stuck(self) -> None:
         """Bring more threads for operations that wait behind long ones."""
         run = self._run
@@ -105,7 +120,7 @@ class Crew:
         # Threads look at the flag after they published an operation, so each one either
         # sees it or is seen here.
         self._stopped = True
-        self._pending.clear()
+        self.take_all_back()
         if self._timer is not None:
             self._timer.cancel()
         for thread in list(self.threads):
@@ -136,8 +151,8 @@ class Crew:
         pending, finished, context = self._pending, self._finished, self._run.context
         while True:
             try:
-                call, attempt = pending.popleft()
-            except IndexError:
+                _, (call, attempt) = pending.popitem(last=False)
+            except KeyError:
                 break
             _, fn, args, kwargs, *_ = call
             claim: list[None] = [None]
@@ -186,7 +201,7 @@ class Crew:
                 raise
 
     def _add(self, call: Call, attempt: int) -> None:
-        self._pending.append((call, attempt))
+        self._pending[call[0]] = (call, attempt)
         if (timeout_s := call[4]) is not None:
             self._guard(timeout_s)
 
@@ -265,8 +280,8 @@ class Crew:
             run.record(call[0], True, value, attempt, started, duration_s)
 
     def _refill(self, idle: int) -> None:
-        run, append = self._run, self._pending.append
-        room = max(self._look_ahead, idle) - len(self._pending)
+        run, pending = self._run, self._pending
+        room = max(self._look_ahead, idle) - len(pending)
         if room <= 0 or run.ready or run.exhausted or run.stopped or run.must_yield():
             return
         sync_fn: object = None
@@ -279,7 +294,7 @@ class Crew:
                     run.arm_growth()
                     return
                 sync_fn = call[1]
-                append((call, 1))
+                pending[call[0]] = (call, 1)
                 # While there are threads, the sweep comes back after the shortest timeout.
                 if (timeout_s := call[4]) is not None and timeout_s < self._shortest_timeout_s:
                     self._guard(timeout_s)
@@ -303,9 +318,8 @@ class Crew:
             self.threads.discard(thread)
             self.threads.add(pool.hire(self))
         if not self.threads:
-            while self._pending:
-                call, attempt = self._pending.popleft()
-                self._refuse(call, attempt)
+            for pulled in self.take_all_back():
+                self._refuse(pulled.call, pulled.attempt)
 
     def _refuse(self, call: Call, attempt: int) -> None:
         error = ThreadsExhaustedError(len(self._run.kernel.pool.abandoned))

@@ -77,7 +77,7 @@ class Kernel:
         """Run every call of a lazy, possibly endless iterator, and record each outcome once.
 
         A call is pulled when it can start; of sync functions that turned out short up to about
-        5 ms of work are pulled ahead. `record(index, ok, value_or_exception, attempt,
+        5 ms of work are pulled ahead (`Run.take_back`). `record(index, ok, value_or_exception, attempt,
         started_monotonic, duration_s)` is called on the loop's thread, once per call, for its
         last attempt; it and the iterator should be quick, and an error of either ends the run
         and is raised.

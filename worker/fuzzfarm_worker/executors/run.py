@@ -123,6 +123,9 @@ class Run:
         for lane in self.lanes:
             if not lane.idle and lane.call is not None and lane.call[0] is index:
                 return lane.cancel()
+        if (ahead := self.crew.take_back(index)) is not None:
+            self._record_cancelled(ahead)
+            return True
         for entry in self._delayed:
             if entry[2].call[0] is index:
                 self._delayed.remove(entry)
@@ -136,6 +139,31 @@ class Run:
                 self._record_cancelled(pulled)
                 return True
         return False
+
+    def cancel_waiting(self) -> None:
+        """Cancel what has been pulled but does not run: ahead of its start, or between two tries."""
+        retries = [pulled for pulled in self.ready if pulled.attempt > 1 and pulled.awaitable is None]
+        others = [pulled for pulled in self.ready if pulled.attempt == 1 or pulled.awaitable is not None]
+        waiting = [*self.crew.take_all_back(), *retries, *(pulled for _, _, pulled in sorted(self._delayed))]
+        self.ready.clear()
+        self.ready.extend(others)
+        self._delayed.clear()
+        for pulled in waiting:
+            self._record_cancelled(pulled)
+
+    def take_back(self, index: Any) -> bool:
+        """Take a call out that was pulled ahead of the threads, as if it had not been pulled.
+
+        False if it has begun, or is no such call.
+        """
+        pulled = self.crew.take_back(index)
+        if pulled is None:
+            return False
+        if pulled.attempt > 1:
+            self.ready.append(pulled)
+            self.settle()
+            return False
+        return True
 
     def _record_cancelled(self, pulled: Pulled) -> None:
         error = asyncio.CancelledError()

@@ -333,6 +333,20 @@ def test_leaving_by_an_exception_cancels_what_is_queued(run: Any) -> None:
     run(main())
 
 
+def test_leaving_by_an_exception_waits_for_no_retry(run: Any) -> None:
+    async def main() -> None:
+        future = None
+        with pytest.raises(LookupError):  # noqa: PT012
+            async with AsyncExecutor(max_workers=1) as executor:
+                future = executor.submit(fail, ValueError("boom"), retries=1, retry_delay=600.0)
+                assert await executor.submit(square, 2) == 4  # behind it, so that its first try is over
+                raise LookupError
+        assert future is not None
+        assert future.cancelled()
+
+    run(main())
+
+
 def test_its_workers_really_overlap_and_never_exceed_their_number(run: Any) -> None:
     async def main() -> None:
         barrier = threading.Barrier(4)
