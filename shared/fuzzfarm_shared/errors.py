@@ -179,6 +179,13 @@ class CodecError(FuzzfarmError, ValueError):
     """Bytes that are not what this version of fuzzfarm writes."""
 
 
+class UnknownKindError(CodecError):
+    """A payload holds operations of a kind that this version does not know."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__(f"this fuzzfarm knows no operations of kind {kind[:50]!r}: upgrade it on this host")
+
+
 class SchemaVersionError(CodecError):
     """The payload was written by a newer version.
 

@@ -19,7 +19,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from fuzzfarm_shared.columns import pack_column, unpack_column
-from fuzzfarm_shared.errors import CodecError
+from fuzzfarm_shared.errors import CodecError, UnknownKindError
 from fuzzfarm_shared.operations import KINDS, LEFT_TO_WORKER, AnyOperation, CallGroup, CallOperation, FuzzOperation
 from fuzzfarm_shared.values import pack, unpack
 
@@ -205,12 +205,16 @@ def decode_payload(body: bytes) -> Payload:
         numbers = None if spec_of is None else unpack_column("H", spec_of)
         payload = Payload(first, keys, checked, numbers, left, right)
         _check_shape(payload, count)
+    except UnknownKindError:
+        raise
     except (TypeError, ValueError, KeyError, ValidationError, RecursionError) as exc:
         raise CodecError(f"not a payload of operations: {exc}") from exc
     return payload
 
 
 def _checked_spec(kind: str, options: dict[str, Any]) -> AnyOperation:
+    if type(kind) is str and kind not in KINDS:
+        raise UnknownKindError(kind)
     cls = KINDS[kind]
     placeholders = {"command": ["-"]} if "command" in cls.per_operation else {}
     return cls.model_validate({**placeholders, **options})

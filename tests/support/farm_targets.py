@@ -94,6 +94,18 @@ def kill_self(_: Any = None) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def note_and_kill_self(folder: str, name: str) -> None:
+    note(folder, name)
+    kill_self()
+
+
+def kill_worker(folder: str, name: str, worker_pid: int) -> None:
+    """Kill the worker from a child, as what runs it out of memory would."""
+    note(folder, name)
+    os.kill(worker_pid, signal.SIGKILL)
+    time.sleep(60)
+
+
 def fuzz_small(number: int) -> None:
     assert number < 1000, "too large"
 

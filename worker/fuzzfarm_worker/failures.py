@@ -29,9 +29,25 @@ class OperationFailedError(Exception):
         super().__init__(str(error))
 
 
+class PoisonError(BaseException):
+    """Raised by a handler to fail its operation for good: it has killed a worker and a child.
+
+    No Exception, because that would be tried again.
+
+    Attributes:
+        error: what is recorded.
+        span: as in `OperationFailedError`.
+    """
+
+    def __init__(self, error: OperationError, span: tuple[float, float] | None = None) -> None:
+        self.error = error
+        self.span = span
+        super().__init__(str(error))
+
+
 def operation_error(exc: BaseException, attempt: int, worker: str) -> OperationError:
     """Return what is recorded for an operation that raised `exc`."""
-    if isinstance(exc, OperationFailedError):
+    if isinstance(exc, OperationFailedError | PoisonError):
         given = exc.error
         return OperationError(
             given.kind, given.type, given.message, given.traceback, given.signal, attempt=attempt, worker=worker

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
@@ -30,6 +32,7 @@ from fuzzfarm_worker.fuzzing import FuzzChildren
 from fuzzfarm_worker.fuzzing.interpreter import ChildLostError, Interpreter
 from fuzzfarm_worker.host import WorkerHost
 from fuzzfarm_worker.processes import ProcessManager
+from fuzzfarm_worker.processes.guarded import guardian_pid
 from fuzzfarm_worker.renewal import LeaseEnd
 
 WAIT_S = 30.0
@@ -229,6 +232,34 @@ def test_a_job_whose_worker_died_shows_life_and_tells_its_progress_however_long_
                         go.touch()
             await running
             assert deadlines[0] < deadlines[1]
+
+    asyncio.run(scenario())
+
+
+def test_jobs_whose_guardian_died_run_again(host_settings: WorkerHostSettings, tmp_path: Path) -> None:
+    """It costs the attempt, as the death of the worker would, and no operation its result."""
+    note, go = tmp_path / "runs", tmp_path / "go"
+    command = ["sh", "-c", f"echo run >> {note}; while [ ! -e {go} ]; do sleep 0.02; done; echo done"]
+    settings = host_settings.model_copy(update={"lease_s": 0.3, "renew_every_s": 0.05})
+
+    async def scenario() -> None:
+        operations: list[AnyOperation] = [CallOperation(target="farm_targets:echo"), SubprocessJob(command=command)]
+        async with bench(settings, HeldStore, operations) as (farm, store):
+            store.go_on.set()
+            running = asyncio.create_task(farm.host.run_attempt((await farm.waiting())[0]))
+            while not note.exists():
+                await asyncio.sleep(0.01)
+            guardian = guardian_pid()
+            assert guardian is not None
+            os.kill(guardian, signal.SIGKILL)
+            await running
+            go.touch()
+            while not await farm.waiting():  # until the lease has ended and somebody saw it
+                await asyncio.sleep(0.05)
+            await farm.run_all()
+            outcomes = [outcome async for outcome in farm.batch.stream()]
+            assert [(outcome.key, outcome.attempt) for outcome in outcomes] == [("0", 1), ("1", 2)]
+            assert outcomes[1].value.stdout == "done\n"
 
     asyncio.run(scenario())
 

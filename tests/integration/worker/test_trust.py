@@ -346,3 +346,22 @@ def test_keys_are_changed_without_a_stop(start_worker: Any, farm_settings: Any) 
                 await asyncio.to_thread(worker.wait, 20)
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("what", ["schema", "kind"])
+def test_operations_of_a_newer_fuzzfarm_end_as_unsupported(start_worker: Any, farm_settings: Any, what: str) -> None:
+    async def scenario() -> None:
+        keys = Keys(farm_settings["namespace"])
+        async with Farm.connect(**farm_settings) as farm, Redis.from_url(farm_settings["url"]) as client:
+            batch = await farm.submit([CallOperation(target="farm_targets:echo")])
+            payloads = keys.batch(batch.key, Part.PAYLOADS)
+            envelope = await client.hget(payloads, "0")  # type: ignore[misc]
+            newer = bytes([99]) + envelope[1:] if what == "schema" else envelope.replace(b"\xa4call", b"\xa4dial")
+            assert newer != envelope
+            await client.hset(payloads, "0", newer)  # type: ignore[misc]
+            start_worker()
+            (error,) = (await batch.wait(WAIT_S)).errors.values()
+            assert error.kind is ErrorKind.UNSUPPORTED
+            assert "upgrade it on this host" in error.message
+
+    asyncio.run(scenario())

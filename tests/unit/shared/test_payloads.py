@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from travelling import any_text, mutations, same, values
 
-from fuzzfarm_shared.errors import CodecError, UnsupportedValueError
+from fuzzfarm_shared.errors import CodecError, UnknownKindError, UnsupportedValueError
 from fuzzfarm_shared.operations import AnyOperation, CallOperation, FuzzOperation, ProcessLimits, SubprocessJob
 from fuzzfarm_shared.payloads import Payload, PayloadBuilder, decode_payload
 from fuzzfarm_shared.values import pack, unpack
@@ -139,7 +139,6 @@ JOB = [["subprocess", {}]]
         {"keys": "a"},
         {"specs": []},
         {"specs": [["call"]]},
-        {"specs": [["no such kind", {}]]},
         {"specs": [[["call"], {}]]},
         {"specs": [["call", {"target": "mod:call", "unknown": 1}]]},
         {"specs": [["call", {"target": "mod:call", "retries": 10**6}]]},
@@ -166,6 +165,11 @@ JOB = [["subprocess", {}]]
 def test_a_payload_that_does_not_validate_is_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(CodecError, match="not a payload of operations"):
         decode_payload(body(**changes))
+
+
+def test_a_payload_with_operations_of_an_unknown_kind_says_what_to_upgrade() -> None:
+    with pytest.raises(UnknownKindError, match="no operations of kind 'no such kind': upgrade it on this host"):
+        decode_payload(body(specs=[["no such kind", {}]]))
 
 
 def test_an_option_that_is_nested_too_deeply_to_be_shown_is_refused() -> None:

@@ -8,7 +8,14 @@ from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from fuzzfarm_shared.errors import CodecError, ExpiredError, FuzzfarmError, SchemaVersionError, SignatureError
+from fuzzfarm_shared.errors import (
+    CodecError,
+    ExpiredError,
+    FuzzfarmError,
+    SchemaVersionError,
+    SignatureError,
+    UnknownKindError,
+)
 from fuzzfarm_shared.log import get_logger
 from fuzzfarm_shared.outcomes import ErrorKind, OperationError
 from fuzzfarm_shared.payloads import Payload
@@ -184,8 +191,8 @@ class Attempt:
         except (CodecError, SignatureError) as exc:
             log.warning("a chunk was refused", chunk=str(self.claim.id), reason=str(exc))
             if await self.refuse():
-                kind = ErrorKind.UNSUPPORTED if isinstance(exc, SchemaVersionError) else ErrorKind.REJECTED
-                await self.settle(None, kind, str(exc))
+                too_new = isinstance(exc, SchemaVersionError | UnknownKindError)
+                await self.settle(None, ErrorKind.UNSUPPORTED if too_new else ErrorKind.REJECTED, str(exc))
             return
         reason = self.claim.stop_reason
         # A merge has all parts already: what they found is not thrown away.

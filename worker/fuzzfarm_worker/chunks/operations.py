@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from math import inf
 from typing import Any
 
-from fuzzfarm_shared.errors import TargetError
+from fuzzfarm_shared.errors import FuzzfarmError, TargetError
 from fuzzfarm_shared.log import get_logger
 from fuzzfarm_shared.operations import LEFT_TO_WORKER, AnyOperation, CallOperation
 from fuzzfarm_shared.outcomes import ErrorKind, OperationError
@@ -21,7 +21,7 @@ from fuzzfarm_worker.chunks.recorder import Recorder
 from fuzzfarm_worker.chunks.telling import Teller
 from fuzzfarm_worker.executors.kernel import Call, Record
 from fuzzfarm_worker.executors.run import Run
-from fuzzfarm_worker.failures import OperationFailedError
+from fuzzfarm_worker.failures import OperationFailedError, PoisonError
 from fuzzfarm_worker.handlers import Handler, RefusedError, handler_for
 from fuzzfarm_worker.handlers.board import Board
 from fuzzfarm_worker.renewal import LeaseEnd
@@ -31,17 +31,25 @@ from fuzzfarm_worker.sandbox.link import LOAD_TIMEOUT_S
 HANG_MARGIN_S = 5.0
 """A loop that did not come round for this long after the longest time-out of a chunk is hung."""
 
+ONE_BY_ONE_DEATHS = 2
+"""Workers that must have died with a chunk before its operations run one at a time."""
+
 SIGN_OF_LIFE_S = 1.0
 """How often a chunk shows that the loop comes round, whatever the settings say of commits."""
 
 log = get_logger(__name__)
 
 
+class ChildrenLostError(FuzzfarmError):
+    """Operations of this chunk died with what keeps children on this host: as if the worker had died with them."""
+
+
 class OperationsWork:
     """Runs the operations of one chunk; see `Work`.
 
-    After a worker died with this chunk, operations run one at a time, each committed before the next starts, so that
-    a second death tells which operation killed it.
+    After a worker died with this chunk, calls run in children, so that a second death tells which one it was and costs
+    no worker; jobs are children already. If a second worker dies all the same, operations run one at a time, each
+    committed before the next starts.
     """
 
     def __init__(self, attempt: Attempt, payload: Payload) -> None:
@@ -53,6 +61,7 @@ class OperationsWork:
         self._next = attempt.claim.start
         self._handlers: list[Handler | None] = []
         self._refusals: list[TargetError] = []
+        self._lost = ""
         self._record: Record = self._recorder.record
         self._board = Board()
         self._teller = Teller(attempt, payload, self._board)
@@ -66,13 +75,15 @@ class OperationsWork:
             if self._attempt.complete:
                 return
         self._prepare()
-        if self._attempt.claim.deaths:
+        if self._attempt.claim.deaths >= ONE_BY_ONE_DEATHS:
             await self._run_one_by_one()
         else:
             await self._run_all()
         await self._commit()
         if self._attempt.complete:
             return
+        if self._lost:
+            raise ChildrenLostError(f"children of this worker died with their guardian: {self._lost}")
         if self._refusals and not self._attempt.stopping:
             await self._refuse_rest()
         else:
@@ -83,15 +94,17 @@ class OperationsWork:
         await self._commit()
 
     def _prepare(self) -> None:
+        recorded = self._attempt.claim.deaths > 0
         for spec in self._specs:
             # An import runs in the loop, too: without an end of its own it would keep the chunk here for ever.
             self._attempt.lease.deadline = time.monotonic() + LOAD_TIMEOUT_S
             try:
-                self._handlers.append(handler_for(spec, self._attempt.station.tools))
+                self._handlers.append(handler_for(spec, self._attempt.station.tools, recorded=recorded))
             except TargetError as exc:
                 self._handlers.append(None)
                 self._refusals.append(exc)
-        in_children = any(isinstance(spec, CallOperation) and spec.isolation == "child" for spec in self._specs)
+        calls = [spec for spec in self._specs if isinstance(spec, CallOperation)]
+        in_children = bool(calls) and (recorded or any(spec.isolation == "child" for spec in calls))
         if in_children or any(handler is not None and handler.tells for handler in self._handlers):
             self._record = self._record_child  # in all other chunks a step less for each operation
         self._extend_deadline()
@@ -104,9 +117,12 @@ class OperationsWork:
             spec_of = self._payload.spec_of
             self._handlers[0 if spec_of is None else spec_of[index]] = None  # the rest of its kind need not try
             return
+        if isinstance(value, OperationFailedError) and value.error.kind is ErrorKind.WORKER_LOST:
+            self._lost = value.error.message
+            return
         if isinstance(value, Timed):
             value, started, took_s = value
-        elif isinstance(value, OperationFailedError) and value.span is not None:
+        elif isinstance(value, OperationFailedError | PoisonError) and value.span is not None:
             started, took_s = value.span
         self._recorder.record(index, ok, value, tries, started, took_s)
 

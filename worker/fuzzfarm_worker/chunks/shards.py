@@ -75,8 +75,9 @@ class ShardWork:
             await self._fail(ErrorKind.TIMEOUT, message)
             return
         except RuntimeError as exc:
-            log.warning("children of a target do not work", chunk=str(attempt.claim.id), reason=str(exc))
-            await self._fail(ErrorKind.KILLED, str(exc))
+            log.warning("children of a target do not work here", chunk=str(attempt.claim.id), reason=str(exc))
+            if await attempt.refuse():
+                await self._fail(ErrorKind.KILLED, str(exc))
             return
         if attempt.stopping:
             await self.leave()

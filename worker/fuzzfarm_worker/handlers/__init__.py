@@ -15,15 +15,20 @@ __all__ = ["Handler", "RefusedError", "Tools", "handler_for"]
 log = get_logger(__name__)
 
 
-def handler_for(spec: AnyOperation, tools: Tools) -> Handler:
+def handler_for(spec: AnyOperation, tools: Tools, *, recorded: bool = False) -> Handler:
     """Return what runs operations with the options of `spec`.
+
+    Args:
+        spec: the options that they share.
+        tools: what it may use.
+        recorded: a worker died with these operations: run each where its death is known and costs no worker.
 
     Raises:
         TargetError: when this worker cannot or may not run them, whatever the reason: anything else would leave the
             chunk to its lease, as if the worker had died of it.
     """
     try:
-        return _handler(spec, tools)
+        return _handler(spec, tools, recorded)
     except TargetError:
         raise
     except Exception as exc:
@@ -33,9 +38,9 @@ def handler_for(spec: AnyOperation, tools: Tools) -> Handler:
         ) from exc
 
 
-def _handler(spec: AnyOperation, tools: Tools) -> Handler:
+def _handler(spec: AnyOperation, tools: Tools, recorded: bool) -> Handler:
     if isinstance(spec, CallOperation):
-        return call_handler(spec, tools)
+        return call_handler(spec, tools, recorded=recorded)
     if isinstance(spec, SubprocessJob):
         return subprocess_handler(spec, tools)
     raise TypeError(f"{spec.kind} operations are run in shards, not one by one")

@@ -2,6 +2,7 @@
 
 ToolError
   ToolInputError    its input is refused; nothing was run
+    ToolPlaceError  it was called in a child of isolation="child"; nothing was run
   ToolMissingError  it is not installed, or not allowed here
   ToolFailedError   it ended with an error
 """
@@ -17,6 +18,10 @@ class ToolError(FuzzfarmError):
 
 class ToolInputError(ToolError, ValueError):
     """A file or command for a tool is refused; nothing was run."""
+
+
+class ToolPlaceError(ToolInputError):
+    """A tool was called in a child, which knows nothing of the folders that its worker allows; nothing was run."""
 
 
 class ToolMissingError(ToolError):

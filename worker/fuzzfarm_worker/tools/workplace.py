@@ -13,7 +13,7 @@ from typing import Protocol
 
 from fuzzfarm_shared.errors import TargetError
 from fuzzfarm_worker.processes import ProcessManager
-from fuzzfarm_worker.tools.errors import ToolInputError, ToolMissingError
+from fuzzfarm_worker.tools.errors import ToolInputError, ToolMissingError, ToolPlaceError
 
 ZYGOTE = "fuzzfarm_worker.sandbox.zygote"
 """What children of isolation="child" are forked from."""
@@ -96,14 +96,14 @@ async def current() -> AsyncGenerator[Workplace, None]:
     """Give the workplace of the caller, or one of its own that may read every file.
 
     Raises:
-        ToolInputError: in a child of isolation="child", which knows nothing of its worker's folders.
+        ToolPlaceError: in a child of isolation="child", which knows nothing of its worker's folders.
     """
     workplace = _current.get()
     if workplace is not None:
         yield workplace
         return
     if _in_sandbox():
-        raise ToolInputError('tools run in children of their own already: call them with isolation="worker"')
+        raise ToolPlaceError('tools run in children of their own already: call them with isolation="worker"')
     async with ProcessManager() as processes:
         yield Workplace(processes, Folders(None))
 
