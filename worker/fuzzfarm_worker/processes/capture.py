@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import contextlib
 from io import BytesIO
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 _UTF8_MAX_BYTES = 4
 # First bytes that can begin a character of several bytes (RFC 3629).
@@ -22,8 +21,7 @@ class Capture:
     Args:
         limit_bytes: Most bytes kept in all.
         tail_bytes: How many of them are for the end of the stream.
-        spill: File that receives everything, beyond the limit too.
-        on_data: Called with every piece as it comes; it must copy what it keeps.
+        on_data: Called with every piece as it comes; it must copy what it keeps, and must not raise.
     """
 
     def __init__(
@@ -31,7 +29,6 @@ class Capture:
         limit_bytes: int,
         *,
         tail_bytes: int = 0,
-        spill: Path | None = None,
         on_data: Callable[[memoryview], None] | None = None,
     ) -> None:
         self.total_bytes = 0
@@ -39,7 +36,6 @@ class Capture:
         self._tail = bytearray()
         self._tail_limit = min(tail_bytes, limit_bytes)
         self._room = limit_bytes - self._tail_limit
-        self._spill: BinaryIO | None = spill.open("wb") if spill is not None else None
         self._on_data = on_data
         self._follow_bytes = 0
         self._newest = b""
@@ -62,14 +58,12 @@ class Capture:
     @property
     def counts_only(self) -> bool:
         """Nothing looks at further bytes, so they need not be copied out of the kernel."""
-        looks = self._tail_limit or self._follow_bytes or self._spill is not None or self._on_data is not None
+        looks = self._tail_limit or self._follow_bytes or self._on_data is not None
         return self._room <= 0 and not looks
 
     def feed(self, data: memoryview) -> None:
         """Take the next bytes of the stream."""
         self.total_bytes += len(data)
-        if self._spill is not None:
-            self._spill.write(data)
         if self._on_data is not None:
             self._on_data(data)
         room = self._room
@@ -108,8 +102,6 @@ class Capture:
 
     def close(self) -> None:
         """The stream has ended."""
-        if self._spill is not None:
-            self._spill.close()
 
 
 def decode_text(data: bytes, *, cut_at: int | None) -> str:

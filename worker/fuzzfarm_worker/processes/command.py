@@ -44,7 +44,7 @@ class CommandSpec:
     stop_at_cap: bool = False
     """Kill the tree as soon as either output passes ``max_output_bytes``."""
     spill_stdout: Path | None = None
-    """File that receives all of stdout, beyond the cap too."""
+    """File that receives all of stdout, beyond the cap too; when it cannot be written, the tree is killed."""
     limits: Limits = NO_LIMITS
     """What the operating system enforces."""
     grace_s: float = DEFAULT_GRACE_S
@@ -127,6 +127,21 @@ def checked_command(command: Sequence[str]) -> tuple[str, ...]:
     if not all(isinstance(part, str) and "\0" not in part for part in parts):
         raise ProcessStartError([str(part) for part in parts], "arguments must be strings without NUL")
     return parts
+
+
+def checked_cwd(command: Sequence[str], cwd: str | os.PathLike[str] | None) -> str:
+    """The working directory to start in.
+
+    Raises:
+        ProcessStartError: It holds what no operating system can pass on, or this process has none to hand down.
+    """
+    try:
+        path = os.getcwd() if cwd is None else os.fspath(cwd)
+    except FileNotFoundError as error:
+        raise ProcessStartError(command, "the working directory of this process is gone") from error
+    if b"\0" in os.fsencode(path):
+        raise ProcessStartError(command, f"working directory {path!r} must be a string without NUL")
+    return path
 
 
 def checked_env(command: Sequence[str], env: Mapping[str, str] | None) -> Mapping[str, str]:

@@ -157,9 +157,11 @@ class GuardedSpawner:
         if self._closed:
             raise GuardianLostError("the guardian's channel is closed")
         job = next(self._jobs)
+        self._send_spawn(job, request)  # before it is in the tables: what cannot be sent leaves nothing there
+        if self.closed:
+            raise GuardianLostError("the guardian ended")
         started = self._starting[job] = self._loop.create_future()
         child = self._children[job] = GuardedChild(self, job, self._loop.create_future())
-        self._send_spawn(job, request)
         try:
             await started
         except OSError as error:
@@ -192,8 +194,8 @@ class GuardedSpawner:
         # worker is compared by what is behind it: os.environ itself decodes on every look, a third of a start's cost.
         plain = os.environ._data if env is os.environ else env  # type: ignore[attr-defined]  # noqa: SLF001
         if plain != self._env:
-            self._env = dict(plain)
             self._env_blob = b"\0".join(os.fsencode(f"{name}={value}") for name, value in env.items())
+            self._env = dict(plain)  # last: a blob that cannot be made must not be taken for this one's
         return self._env_blob
 
     def send(self, op: int, job: int, signum: int) -> None:

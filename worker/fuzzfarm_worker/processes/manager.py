@@ -12,12 +12,12 @@ from fuzzfarm_worker.processes.errors import ProcessError
 from fuzzfarm_worker.processes.events import EventCallback, ProcessEvent, ProcessEventKind, emit
 from fuzzfarm_worker.processes.process import ManagedProcess
 from fuzzfarm_worker.processes.run import CommandRun, OutputCallback, finish_despite_cancellation, stop_tree
-from fuzzfarm_worker.processes.start import start_managed
+from fuzzfarm_worker.processes.start import as_start, start_managed
 from fuzzfarm_worker.processes.stream import OutputStream
 from fuzzfarm_worker.processes.watchdog import ProcessWatchdog
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
     from fuzzfarm_worker.processes.command import CommandResult, CommandSpec
     from fuzzfarm_worker.processes.config import ProcessConfig, WatchdogConfig
@@ -101,13 +101,12 @@ class ProcessManager:
         Raises:
             ProcessStartError: The program could not be started.
             GuardianLostError: The helper process died while the command ran.
+            OSError: ``spill_stdout`` could not be written; the whole tree is dead.
             UnkillableError: The tree survived SIGKILL for 5 s.
             RuntimeError: The manager was shut down.
         """
         run, process = await self._begin(spec, on_output)
-        if on_start is not None:
-            on_start(run)
-        return await self._finish(run, process)
+        return await self._finish(run, process, on_start)
 
     @contextlib.asynccontextmanager
     async def stream(self, spec: CommandSpec, *, by: PieceKind = "line") -> AsyncIterator[OutputStream]:
@@ -135,14 +134,18 @@ class ProcessManager:
         session = self._open_session()
         run = CommandRun(spec, session.pipes, on_output)
         try:
-            child = await self._spawned(run.start(session.spawner))
+            child = await self._spawned(run.command, run.start(session.spawner))
             return run, self._enter(ManagedProcess(child, command=run.command, name=run.command[0]))
         except BaseException:
             run.close()
             raise
 
-    async def _finish(self, run: CommandRun, process: ManagedProcess) -> CommandResult:
+    async def _finish(
+        self, run: CommandRun, process: ManagedProcess, on_start: Callable[[CommandRun], None] | None = None
+    ) -> CommandResult:
         try:
+            if on_start is not None:
+                on_start(run)
             return await run.finish()
         finally:
             await self._release(run, process)
@@ -169,7 +172,9 @@ class ProcessManager:
         session = self._open_session()
         await self.watchdog.start()
         process = self._enter(
-            await self._spawned(start_managed(session.spawner, session.pipes, config, self.watchdog.touch))
+            await self._spawned(
+                config.command, start_managed(session.spawner, session.pipes, config, self.watchdog.touch)
+            )
         )
         await self.watchdog.register_process(
             process.pid,
@@ -309,9 +314,9 @@ class ProcessManager:
             session = self._session = _Session(self._backend)
         return session
 
-    async def _spawned(self, start: Awaitable[_T]) -> _T:
+    async def _spawned(self, command: Sequence[str], start: Awaitable[_T]) -> _T:
         try:
-            return await start
+            return await as_start(command, start)
         except ProcessError as error:
             self._counts["failed_starts"] += 1
             if self._shut_down:

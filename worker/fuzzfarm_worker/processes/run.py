@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import tempfile
@@ -17,9 +18,10 @@ from fuzzfarm_worker.processes.command import (
     CommandSpec,
     StreamName,
     checked_command,
+    checked_cwd,
     checked_env,
 )
-from fuzzfarm_worker.processes.errors import ProcessStartError, UnkillableError
+from fuzzfarm_worker.processes.errors import UnkillableError
 from fuzzfarm_worker.processes.spawner import Child, Exit, Spawner, SpawnRequest
 from fuzzfarm_worker.processes.usage import running_usage
 
@@ -41,25 +43,29 @@ class CommandRun:
         self._pipes = pipes
         self._on_output = on_output
         self._failure: Exception | None = None
+        self._spill: IO[bytes] | None = None
         self._captures = (self._capture("stdout"), self._capture("stderr"))
         self._drains: list[Drain] = []
         self._child: Child | None = None
         self._started_at = 0.0
 
     def _capture(self, name: StreamName) -> Capture:
+        looked_at = self._on_output is not None or (name == "stdout" and self.spec.spill_stdout is not None)
         return Capture(
             self.spec.max_output_bytes,
             tail_bytes=self.spec.keep_tail_bytes,
-            spill=self.spec.spill_stdout if name == "stdout" else None,
-            on_data=None if self._on_output is None else lambda data: self._tell(name, data),
+            on_data=(lambda data: self._hand_on(name, data)) if looked_at else None,
         )
 
-    def _tell(self, name: StreamName, data: memoryview) -> None:
-        """Call the caller's callback; its error ends the command and is raised by :meth:`finish`."""
-        if self._on_output is None or self._failure is not None:
+    def _hand_on(self, name: StreamName, data: memoryview) -> None:
+        """Spill output and tell the caller; an error in that ends the command and is raised by :meth:`finish`."""
+        if self._failure is not None:
             return
         try:
-            self._on_output(name, data)
+            if self._spill is not None and name == "stdout":
+                self._spill.write(data)
+            if self._on_output is not None:
+                self._on_output(name, data)
         except Exception as error:  # noqa: BLE001 - raised by finish()
             self._failure = error
             self._kill_if_unwanted()
@@ -67,8 +73,10 @@ class CommandRun:
     async def start(self, spawner: Spawner) -> Child:
         """Start the program with both pipes drained from its first moment."""
         env = checked_env(self.command, self.spec.env)
-        cwd = os.fspath(self.spec.cwd) if self.spec.cwd is not None else os.getcwd()
+        cwd = checked_cwd(self.command, self.spec.cwd)
         child_ends: list[int] = []
+        if self.spec.spill_stdout is not None:
+            self._spill = self.spec.spill_stdout.open("wb")
         stdin = self._open_stdin()
         try:
             for capture in self._captures:
@@ -107,10 +115,7 @@ class CommandRun:
             copy.write(source)
             copy.seek(0)
             return copy
-        try:
-            return source.open("rb")
-        except OSError as error:
-            raise ProcessStartError(self.command, f"stdin {source}: {error.strerror}") from error
+        return source.open("rb")
 
     def _kill_if_unwanted(self) -> None:
         """Kill at the cap, or after an error in ``on_output``; output may come before the start is known."""
@@ -124,6 +129,7 @@ class CommandRun:
         Raises:
             GuardianLostError: The helper process died.
             UnkillableError: The tree survived SIGKILL.
+            OSError: ``spill_stdout`` could not be written.
             Exception: What ``on_output`` raised.
         """
         assert self._child is not None  # noqa: S101 - start() came first
@@ -137,6 +143,8 @@ class CommandRun:
             await drain.ended()
         if self._failure is not None:
             raise self._failure
+        if self._spill is not None:
+            self._spill.close()  # which writes the rest of it
         return self._result(end, timed_out=not done)
 
     def _result(self, end: Exit, *, timed_out: bool) -> CommandResult:
@@ -191,8 +199,9 @@ class CommandRun:
         """Release the pipes and files, whatever happened before."""
         for drain in self._drains:
             drain.close()
-        for capture in self._captures:
-            capture.close()
+        if self._spill is not None:
+            with contextlib.suppress(OSError):  # of no interest after an early end; finish() tells of it otherwise
+                self._spill.close()
 
 
 async def stop_tree(child: Child, grace_s: float, ask: Callable[[], None] | None = None) -> bool:

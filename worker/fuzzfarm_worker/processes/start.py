@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-from fuzzfarm_worker.processes.command import checked_command, checked_env
+from fuzzfarm_worker.processes.command import checked_command, checked_cwd, checked_env
+from fuzzfarm_worker.processes.errors import ProcessStartError
 from fuzzfarm_worker.processes.process import ManagedProcess, OutputReader
 from fuzzfarm_worker.processes.spawner import Spawner, SpawnRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from fuzzfarm_worker.processes.config import ProcessConfig
     from fuzzfarm_worker.processes.pipes import Drain, Pipes
+
+T = TypeVar("T")
 
 
 async def start_managed(
@@ -27,7 +30,7 @@ async def start_managed(
     """
     command = checked_command(config.command)
     env = checked_env(command, config.env)
-    cwd = os.fspath(config.cwd) if config.cwd is not None else os.getcwd()
+    cwd = checked_cwd(command, config.cwd)
     pids: list[int] = []  # known only after the first output may have come
 
     def after_read() -> None:
@@ -57,3 +60,20 @@ async def start_managed(
     return ManagedProcess(
         child, command=command, name=config.name, stdin=stdin, stdout=readers[0], stderr=readers[1], drains=drains
     )
+
+
+async def as_start(command: Sequence[str], start: Awaitable[T]) -> T:
+    """Await a start.
+
+    Raises:
+        ProcessStartError: Also for whatever else the operating system has refused, or cannot be told.
+    """
+    try:
+        return await start
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        raise ProcessStartError(command, f"{where}{error.strerror or error}") from error
+    except UnicodeEncodeError as error:
+        # Without the text itself, which may be a secret.
+        reason = f"an argument, a variable or the working directory cannot be passed on: {error.reason}"
+        raise ProcessStartError(command, reason) from error

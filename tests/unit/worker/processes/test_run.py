@@ -10,7 +10,16 @@ import sys
 from pathlib import Path
 
 import pytest
-from children import FLOODS_BOTH_PIPES, IGNORES_SIGTERM, SLEEPS, STARTS_A_TREE_THAT_SCATTERS, all_end, python, watched
+from children import (
+    FLOODS_BOTH_PIPES,
+    IGNORES_SIGTERM,
+    SLEEPS,
+    STARTS_A_TREE_THAT_SCATTERS,
+    all_end,
+    is_running,
+    python,
+    watched,
+)
 
 from fuzzfarm_worker.processes import LOCAL, CommandResult, CommandSpec, Limits, ProcessManager, ProcessStartError
 from fuzzfarm_worker.processes.command import CommandProgress
@@ -141,13 +150,19 @@ def test_arguments_that_are_no_utf8_arrive_unchanged(backend):
         ({"command": ["true"], "env": {"A": "nul\0"}}, "NUL"),
         ({"command": ["true"], "env": {"A": 1}}, "strings"),
         ({"command": ["true"], "stdin": Path("/no/such/input")}, "/no/such/input"),
+        ({"command": ["true"], "stdin": 1_000_000}, "Bad file descriptor"),
+        ({"command": ["true"], "spill_stdout": Path("/no/such/folder/spill")}, "/no/such/folder/spill"),
+        ({"command": ["false"], "cwd": "/\0true"}, "NUL"),
+        ({"command": ["true"], "cwd": "\ud800"}, "surrogates"),
+        ({"command": ["true", "\ud800"]}, "surrogates"),
+        ({"command": ["true"], "env": {"A": "\ud800"}}, "surrogates"),
     ],
     ids=lambda value: str(value)[:40] if isinstance(value, str) else "",
 )
 def test_what_cannot_start_is_one_kind_of_error_with_the_reason(backend, spec, reason):
     with pytest.raises(ProcessStartError, match=reason) as caught:
         run(backend, **spec)
-    system_said_no = reason in ("No such file", "Permission denied") or reason.startswith("/")
+    system_said_no = reason in ("No such file", "Permission denied", "Bad file descriptor") or reason.startswith("/")
     assert isinstance(caught.value.__cause__, OSError) == system_said_no
 
 
@@ -158,6 +173,45 @@ def test_a_failed_start_leaves_nothing_in_the_table(backend):
                 await manager.run(CommandSpec(command=["/no/such/program"]))
             stats = await manager.get_stats()
             assert (stats["total_managed"], stats["started"], stats["failed_starts"]) == (0, 0, 1)
+
+    asyncio.run(main())
+
+
+def test_a_deleted_working_directory_of_the_worker_is_a_start_error(backend, tmp_path: Path, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(ProcessStartError, match="working directory of this process is gone"):
+        run(backend, command=["true"])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the guardian needs Linux")
+def test_what_cannot_be_sent_to_the_guardian_leaves_nothing_behind():
+    async def main() -> None:
+        async with ProcessManager() as manager:
+            for spec in [{"command": ["true", "\ud800"]}] + 2 * [{"command": ["true"], "env": {"A": "\ud800"}}]:
+                with pytest.raises(ProcessStartError, match="surrogates"):
+                    await manager.run(CommandSpec(**spec))
+            spawner = manager._session.spawner
+            assert (spawner._starting, spawner._children) == ({}, {})
+
+    asyncio.run(main())
+
+
+def test_an_error_in_on_start_ends_the_command_and_is_raised(backend):
+    def refuse(run: CommandRun) -> None:
+        raise LookupError("not what I wanted")
+
+    async def main() -> None:
+        pids: list[int] = []
+        async with ProcessManager(backend=backend, on_event=lambda event: pids.append(event.pid)) as manager:
+            await manager.run(CommandSpec(command=["true"]))
+            descriptors = len(os.listdir("/proc/self/fd"))
+            with pytest.raises(LookupError, match="not what I wanted"):
+                await manager.run(CommandSpec(command=SLEEPS), on_start=refuse)
+            assert not is_running(pids[-1])
+            assert await manager.list_processes() == []
+            assert len(os.listdir("/proc/self/fd")) == descriptors
 
     asyncio.run(main())
 
@@ -202,6 +256,17 @@ def test_all_output_can_be_spilled_to_a_file(backend, tmp_path: Path):
     result = run(backend, command=["seq", "100000"], max_output_bytes=4, spill_stdout=tmp_path / "all")
     assert result.stdout == b"1\n2\n"
     assert (tmp_path / "all").read_text().split() == [str(number) for number in range(1, 100_001)]
+
+
+def test_a_spill_that_fails_ends_the_command_and_is_raised(backend):
+    async def main() -> None:
+        async with ProcessManager(backend=backend) as manager:
+            for command in (["yes"], ["echo", "little"]):
+                with pytest.raises(OSError, match="No space left"):
+                    await manager.run(CommandSpec(command=command, spill_stdout=Path("/dev/full"), max_output_bytes=1))
+                assert await manager.list_processes() == []
+
+    asyncio.run(main())
 
 
 def test_a_command_can_be_ended_at_the_cap(backend):
