@@ -27,7 +27,6 @@ from fuzzfarm_shared.settings import FarmSettings
 LONGEST_BLOCK_S = 5.0
 """No command waits on the server for longer, so that a dead connection is noticed."""
 
-SOCKET_TIMEOUT_S = LONGEST_BLOCK_S + 5.0
 FIRST_BACKOFF_S = 0.05
 LONGEST_BACKOFF_S = 1.0
 
@@ -47,13 +46,13 @@ _WAITED_FOR = (*LOST, redis_errors.OutOfMemoryError)
 """A full server is waited for like one that is away: that is what holds producers back."""
 
 _FINAL = (redis_errors.AuthenticationError, redis_errors.AuthorizationError)
-"""Subclasses of redis' ConnectionError that waiting does not mend."""
+"""Subclasses of redis' ConnectionError that waiting rarely mends."""
 
 
 def connection_options(settings: FarmSettings) -> dict[str, Any]:
     """Return the options that every client of ours has, async or not."""
     options: dict[str, Any] = {
-        "socket_timeout": SOCKET_TIMEOUT_S,
+        "socket_timeout": settings.answer_timeout_s,
         "socket_connect_timeout": settings.connect_timeout_s,
     }
     scheme = urlsplit(settings.redis_url).scheme
@@ -62,6 +61,11 @@ def connection_options(settings: FarmSettings) -> dict[str, Any]:
     if scheme == "rediss":
         options["ssl_check_hostname"] = True
     return options
+
+
+def longest_block_s(settings: FarmSettings) -> float:
+    """Return how long a command may wait on the server: well below the time after which its connection is given up."""
+    return min(LONGEST_BLOCK_S, settings.answer_timeout_s / 2)
 
 
 def connect(settings: FarmSettings) -> Redis:
@@ -132,6 +136,9 @@ def _reason(exc: BaseException) -> str:
 class Patience:
     """Repeats an idempotent command while the server is away, with back-off and jitter, and logs that once.
 
+    A wrong password is an error at the first command, and is waited for after the server has let us in once: it, or
+    its configuration, is being changed.
+
     Args:
         settings: where the server is, and `reconnect_s`: how long one command may wait for it.
     """
@@ -139,6 +146,7 @@ class Patience:
     def __init__(self, settings: FarmSettings) -> None:
         self._settings = settings
         self._lost_at: float | None = None
+        self._was_let_in = False
 
     async def call(self, command: Callable[[], Awaitable[T]]) -> T:
         """Return what `command` returns.
@@ -154,13 +162,15 @@ class Patience:
             try:
                 result = await command()
             except _WAITED_FOR as exc:
-                if isinstance(exc, _FINAL) or time.monotonic() >= give_up_at:
+                refused = isinstance(exc, _FINAL) and not self._was_let_in
+                if refused or time.monotonic() >= give_up_at:
                     with farm_errors(self._settings):
                         raise
                 self._note_loss(exc)
                 await asyncio.sleep(backoff_s(tries))
                 tries += 1
             else:
+                self._was_let_in = True
                 self._note_return()
                 if _cancellations() > cancellations:
                     raise asyncio.CancelledError
@@ -170,7 +180,9 @@ class Patience:
         if self._lost_at is None:
             self._lost_at = time.monotonic()
             log.warning(
-                "the server is away or full, waiting for it", server=self._settings.safe_url, reason=_reason(exc)
+                "the server is away, full, or refuses us: waiting for it",
+                server=self._settings.safe_url,
+                reason=_reason(exc),
             )
 
     def _note_return(self) -> None:

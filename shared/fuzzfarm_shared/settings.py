@@ -62,6 +62,9 @@ class FarmSettings(BaseSettings):
         default=16 * 1024 * 1024, ge=1024, le=MAX_BODY_BYTES, description="Largest encoded operation or result."
     )
     connect_timeout_s: float = Field(default=5.0, gt=0, description="Seconds to wait for the first connection.")
+    answer_timeout_s: float = Field(
+        default=10.0, ge=0.5, description="Seconds after which a connection without an answer is given up."
+    )
     reconnect_s: float = Field(default=300.0, ge=0, description="Seconds to go on trying after a connection was lost.")
 
     @field_validator("redis_url")

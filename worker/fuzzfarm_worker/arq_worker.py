@@ -21,7 +21,7 @@ from redis.backoff import ExponentialBackoff
 from redis.exceptions import BusyLoadingError, ConnectionError, OutOfMemoryError, TimeoutError  # noqa: A004
 
 from fuzzfarm_shared.arq_queue import FUNCTION, IN_PROGRESS_PREFIX, deserialize_job, serialize_job
-from fuzzfarm_shared.connection import FIRST_BACKOFF_S, LONGEST_BACKOFF_S, Patience, connection_options
+from fuzzfarm_shared.connection import FIRST_BACKOFF_S, LONGEST_BACKOFF_S, Patience, connection_options, longest_block_s
 from fuzzfarm_shared.keys import Lane
 from fuzzfarm_shared.schedule import Priority
 from fuzzfarm_shared.settings import WorkerHostSettings
@@ -113,12 +113,13 @@ class WakingPool(ArqRedis):
         """Answer arq's poll of its queue with at most one job; any other sorted set is read as usual."""
         if name != self.host.settings.keys.queue:
             return await super().zrangebyscore(name, *args, **kwargs)
-        lanes = await self.host.intake.room(BLOCK_S)
+        block_s = min(BLOCK_S, longest_block_s(self.host.settings))
+        lanes = await self.host.intake.room(block_s)
         if not lanes:
             return []
         keys = self.host.settings.keys
         names = {keys.wake(lane, priority): lane for priority in self._priorities() for lane in lanes}
-        popped = await self._pop(names, lanes)
+        popped = await self._pop(names, lanes, block_s)
         if popped is None or (lane := names.get(popped[0].decode())) is None:
             return []
         self.host.intake.offer(popped[1].decode(), lane)
@@ -131,11 +132,11 @@ class WakingPool(ArqRedis):
             return LOW_FIRST
         return NORMAL_FIRST if self._pops % FLOOR == FLOOR // 2 else tuple(Priority)
 
-    async def _pop(self, names: dict[str, Lane], lanes: list[Lane]) -> list[bytes] | None:
+    async def _pop(self, names: dict[str, Lane], lanes: list[Lane], block_s: float) -> list[bytes] | None:
         """Pop one job of these wake lists; return early, with nothing, when lanes open or close meanwhile."""
         server, poke = self.host.server, self.host.settings.keys.poke(self.host.name)
         # A pop must not be cancelled: the server may have given us a job already. So we end it with an item of our own.
-        pop: asyncio.Task[list[bytes] | None] = asyncio.create_task(server.call("BLPOP", *names, poke, BLOCK_S))
+        pop: asyncio.Task[list[bytes] | None] = asyncio.create_task(server.call("BLPOP", *names, poke, block_s))
         change = asyncio.create_task(self.host.intake.other_room(lanes))
         try:
             await asyncio.wait([pop, change], return_when=asyncio.FIRST_COMPLETED)

@@ -18,7 +18,7 @@ from typing import Any, Self
 from redis import Redis
 from redis.exceptions import NoScriptError, RedisError
 
-from fuzzfarm_shared.connection import LOST, connection_options
+from fuzzfarm_shared.connection import LOST, connection_options, longest_block_s
 from fuzzfarm_shared.keys import AttemptId
 from fuzzfarm_shared.log import get_logger
 from fuzzfarm_shared.settings import WorkerHostSettings
@@ -75,7 +75,7 @@ class RenewalThread:
         self._lock = threading.Lock()
         self._stopped = threading.Event()
         self._seen: bytes | str = "$"
-        self._renew_every_ms = max(1, int(settings.renew_every_s * 1000))
+        self._renew_every_ms = max(1, int(min(settings.renew_every_s, longest_block_s(settings)) * 1000))
         self._thread = threading.Thread(target=self._run, name="fuzzfarm-renewal", daemon=True)
         self._client: Redis = Redis.from_url(settings.redis_url, **connection_options(settings))
 

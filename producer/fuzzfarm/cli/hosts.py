@@ -49,6 +49,7 @@ Namespace = Annotated[str | None, _setting("namespace", "--namespace", metavar="
 Grace = Annotated[float | None, _setting("grace_s", "--grace", metavar="SECONDS")]
 Lease = Annotated[float | None, _setting("lease_s", "--lease", metavar="SECONDS")]
 RenewEvery = Annotated[float | None, _setting("renew_every_s", "--renew-every", metavar="SECONDS")]
+AnswerTimeout = Annotated[float | None, _setting("answer_timeout_s", "--answer-timeout", metavar="SECONDS")]
 Reconnect = Annotated[float | None, _setting("reconnect_s", "--reconnect", metavar="SECONDS")]
 LogLevel = Annotated[str | None, _setting("log_level", "--log-level", metavar="LEVEL")]
 
@@ -78,6 +79,7 @@ def worker(
     grace: Grace = None,
     lease: Lease = None,
     renew_every: RenewEvery = None,
+    answer_timeout: AnswerTimeout = None,
     reconnect: Reconnect = None,
     log_level: LogLevel = None,
     redis: Redis = None,
@@ -105,6 +107,7 @@ def worker(
         grace_s=grace,
         lease_s=lease,
         renew_every_s=renew_every,
+        answer_timeout_s=answer_timeout,
         reconnect_s=reconnect,
         log_level=log_level,
     )

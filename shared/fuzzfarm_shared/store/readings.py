@@ -6,7 +6,7 @@ import re
 from collections.abc import AsyncGenerator, Iterator
 from dataclasses import dataclass
 
-from fuzzfarm_shared.connection import LONGEST_BLOCK_S
+from fuzzfarm_shared.connection import longest_block_s
 from fuzzfarm_shared.errors import BatchNotFoundError
 from fuzzfarm_shared.keys import Part
 from fuzzfarm_shared.merging import merge
@@ -113,7 +113,7 @@ class ReadingStore:
         Raises:
             BatchNotFoundError: when there is no such batch, or it expires while we wait.
         """
-        async for read in self.reads(batch, after, LONGEST_BLOCK_S):
+        async for read in self.reads(batch, after, longest_block_s(self._server.settings)):
             for segment in read:
                 yield segment
 
@@ -160,7 +160,7 @@ class ReadingStore:
     async def wait_for_change(self, batch: str, after: str, timeout_s: float) -> None:
         """Return when there is a segment behind entry `after`, or after `timeout_s`."""
         name = self._keys.batch(batch, Part.OUTCOMES)
-        block_ms = max(1, int(min(timeout_s, LONGEST_BLOCK_S) * 1000))
+        block_ms = max(1, int(min(timeout_s, longest_block_s(self._server.settings)) * 1000))
         await self._server.call("XREAD", "COUNT", 1, "BLOCK", block_ms, "STREAMS", name, after)
 
     async def submit_id(self, batch: str) -> str:

