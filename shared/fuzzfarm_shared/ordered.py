@@ -25,6 +25,18 @@ class Window(Protocol[T_co]):
         ...
 
 
+def surfaced(error: BaseException) -> BaseException:
+    """Return what to raise for an error: a StopAsyncIteration would end the loop unseen, so it becomes a RuntimeError.
+
+    The rule of PEP 479, for a class.
+    """
+    if not isinstance(error, StopAsyncIteration):
+        return error
+    instead = RuntimeError("an operation or its input raised StopAsyncIteration")
+    instead.__cause__ = error
+    return instead
+
+
 class OrderedResults(Generic[T]):
     """An async iterator over results in the order of the input; the first error ends it.
 

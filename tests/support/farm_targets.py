@@ -151,6 +151,10 @@ def raise_stop_iteration() -> None:
     raise StopIteration("stop")
 
 
+def raise_stop_async_iteration(_: Any = None) -> None:
+    raise StopAsyncIteration("not the end")
+
+
 async def raise_cancelled() -> None:
     raise asyncio.CancelledError("by itself")
 

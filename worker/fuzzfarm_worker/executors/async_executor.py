@@ -195,9 +195,16 @@ class AsyncExecutor:
         """Start the run that takes calls from the queue as long as this executor is open."""
         if self._run is not None:  # the loop it belonged to was closed under it
             self._lose_everything()
-        run = self._run = self._kernel.open(self._queue, self._finish, lasting=True)
-        self._first_steps = FirstSteps(run)
-        self._owner = run.loop.create_task(run.completed())
+        run = self._kernel.open(self._queue, self._finish, lasting=True)
+        completed = run.completed()
+        try:
+            self._owner = run.loop.create_task(completed)
+        except BaseException:  # of a task factory
+            completed.close()
+            run.stop()
+            self._kernel.forget(run)
+            raise
+        self._run, self._first_steps = run, FirstSteps(run)
         self._owner.add_done_callback(partial(self._owner_ended, run))
         return run
 
@@ -273,6 +280,7 @@ class AsyncExecutor:
             self._run.finished.set_result(None)
 
     def _open_map(self, window: CallWindow) -> Run:
+        self._refuse_after_shutdown()
         run = self._kernel.open(window, window.record, lasting=True)
         self._maps.add(run)
         run.finished.add_done_callback(lambda _: self._maps.discard(run))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Self
 
+from fuzzfarm_shared.ordered import surfaced
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -68,8 +70,8 @@ class CallWindow:
         assert run is not None  # noqa: S101 - for the type checkers: started before the first step
         while (outcome := self._outcomes.pop(self._handed_out, None)) is None:
             if run.finished.done():
-                run.finished.result()
-                raise StopAsyncIteration
+                error = run.finished.exception()
+                raise StopAsyncIteration if error is None else surfaced(error)
             if self._source_ended and self._handed_out == self._pulled:
                 raise StopAsyncIteration
             self._waiter = asyncio.get_running_loop().create_future()
@@ -79,7 +81,7 @@ class CallWindow:
             run.wake()
         ok, value = outcome
         if not ok:
-            raise value
+            raise surfaced(value)
         return value
 
     def stop(self) -> None:

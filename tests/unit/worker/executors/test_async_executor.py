@@ -347,6 +347,23 @@ def test_leaving_by_an_exception_waits_for_no_retry(run: Any) -> None:
     run(main())
 
 
+def test_a_task_factory_that_fails_once_leaves_nothing_half_open(run: Any) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+
+        def refuse(*_: Any, **__: Any) -> asyncio.Task[Any]:
+            raise LookupError("no tasks now")
+
+        async with AsyncExecutor() as executor:
+            loop.set_task_factory(refuse)
+            with pytest.raises(LookupError):
+                executor.submit(square, 2)
+            loop.set_task_factory(None)
+            assert await executor.submit(square, 2) == 4
+
+    run(main())
+
+
 def test_its_workers_really_overlap_and_never_exceed_their_number(run: Any) -> None:
     async def main() -> None:
         barrier = threading.Barrier(4)
