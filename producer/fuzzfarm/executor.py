@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine, Iterable
+from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -17,7 +18,7 @@ from fuzzfarm.ordered import CallWindow
 from fuzzfarm_shared.futures import AsyncFuture, ExecutorShutdownError, WaitStrategy, as_completed, wait
 from fuzzfarm_shared.gates import Gates
 from fuzzfarm_shared.operations import CallGroup
-from fuzzfarm_shared.ordered import OrderedResults
+from fuzzfarm_shared.ordered import OrderedResults, surfaced
 from fuzzfarm_shared.schedule import Priority, Schedule
 from fuzzfarm_shared.segments import Segment
 
@@ -158,8 +159,9 @@ class FarmExecutor:
         """Refuse new work, and wait for what was submitted.
 
         Args:
-            wait: wait until everything submitted is done; without it, return at once, and what was submitted goes on as
-                long as the farm is open.
+            wait: wait until everything submitted is done or cancelled; without it, return at once, and what was
+                submitted goes on as long as the farm is open. Either way calls that were cancelled are cancelled on the
+                farm, too, when no other call of their batch is awaited.
             cancel_futures: cancel every future that is not done, also of calls that run on the farm.
         """
         self._is_shut_down = True
@@ -167,12 +169,12 @@ class FarmExecutor:
             self._cancel_submitted()
         for owner, window in self._windows.items():
             window.finish(ExecutorShutdownError("the executor was shut down during map_iter"))
-            owner.cancel()
-        self._close_queue_behind_the_last_call()
+            _cancel_once(owner)
+        self._wind_up()
         while wait and (self._owners or not self._gates.empty):
             # Not all of them: a keeper whose calls were cancelled may wait for its semaphore for ever.
             await asyncio.wait([*self._owners, *self._gates.keepers], return_when=asyncio.FIRST_COMPLETED)
-            self._close_queue_behind_the_last_call()
+            self._wind_up()
 
     async def __aenter__(self) -> Self:
         return self
@@ -189,12 +191,13 @@ class FarmExecutor:
 
     def _passed(self, call: QueuedCall) -> None:
         self._enqueue(call)
-        self._close_queue_behind_the_last_call()
+        self._wind_up()
 
     def _open(self) -> None:
         """Start the batch that takes calls from the queue."""
         gathering = Gathering(self._queue, self._go_on)
-        owner = self._own(self._gather(gathering, Flow(self._farm, gathering, gathering.deliver, self._schedule)))
+        flow = Flow(self._farm, gathering, partial(self._deliver, gathering), self._schedule)
+        owner = self._own(self._gather(gathering, flow))
         self._gathering = gathering
         self._gatherings[owner] = gathering
         owner.add_done_callback(self._gathered)
@@ -203,6 +206,10 @@ class FarmExecutor:
         """Open another batch, if calls are waiting behind one that has ended."""
         if self._queue:
             self._open()
+
+    def _deliver(self, gathering: Gathering, segment: Segment) -> None:
+        gathering.deliver(segment)
+        self._wind_up()
 
     async def _gather(self, gathering: Gathering, flow: Flow) -> None:
         try:
@@ -228,7 +235,7 @@ class FarmExecutor:
         if not self._queue.remove(future):
             self._gates.remove(future)
         future.set_cancelled()
-        self._close_queue_behind_the_last_call()
+        self._wind_up()
         return True
 
     def _cancel_submitted(self) -> None:
@@ -236,11 +243,18 @@ class FarmExecutor:
             call[0].set_cancelled()
         for owner, gathering in self._gatherings.items():
             self._fail(gathering, asyncio.CancelledError("the executor was shut down"))
-            owner.cancel()
+            _cancel_once(owner)
 
-    def _close_queue_behind_the_last_call(self) -> None:
-        if self._is_shut_down and self._gates.empty:
-            self._queue.close()
+    def _wind_up(self) -> None:
+        """After shutdown: close the queue behind its last call, and cancel batches of which nothing is awaited."""
+        if not self._is_shut_down or not self._gates.empty:
+            return
+        self._queue.close()
+        if self._queue:
+            return
+        for owner, gathering in self._gatherings.items():
+            if gathering.unwanted:
+                _cancel_once(owner)
 
     def _iterate(self, window: CallWindow) -> asyncio.Task[None]:
         self._refuse_after_shutdown()
@@ -265,11 +279,17 @@ class FarmExecutor:
             raise ExecutorShutdownError("the executor has been shut down")
 
 
+def _cancel_once(owner: asyncio.Task[None]) -> None:
+    """Cancel the owner of a batch; a second time would interrupt how it cancels that on the farm."""
+    if not owner.cancelling():
+        owner.cancel()
+
+
 async def _run_window(flow: Flow, window: CallWindow) -> None:
     try:
         await flow.run()
     except Exception as exc:  # noqa: BLE001 - whoever waits for results raises it
-        window.finish(exc)
+        window.finish(surfaced(exc))
     else:
         window.finish(StopAsyncIteration())
 

@@ -89,6 +89,18 @@ class Gathering(PayloadFeed):
         self._on_end = on_end
         self._queue = queue
         self._sent: dict[int, AsyncFuture[Any]] = {}
+        self._count = 0
+        self._settled_up_to = 0
+
+    @property
+    def unwanted(self) -> bool:
+        """Whether outcomes are still to come, and all of their futures have been cancelled."""
+        while self._settled_up_to < self._count:  # where it was left, so that asking often costs no more than once
+            future = self._sent.get(self._settled_up_to)
+            if future is not None and not future.done():
+                return False
+            self._settled_up_to += 1
+        return bool(self._sent)
 
     async def fill(self, builder: PayloadBuilder, limit: int, *, patient: bool = False) -> bool:  # noqa: ARG002
         """Wait for calls and append what comes within a moment; True when this batch takes no more."""
@@ -127,16 +139,17 @@ class Gathering(PayloadFeed):
 
     async def _has_calls(self) -> bool:
         """Wait for a call; False when this batch is to end."""
-        if not self._queue and not self._queue.closed and not self.ended:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(IDLE_S):
+        with suppress(TimeoutError):
+            async with asyncio.timeout(IDLE_S):
+                while not (self._queue or self._queue.closed or self.ended):
                     await self._queue.changed()
-            if not self._queue:
-                self._end()
-        return bool(self._queue) and not self.ended
+        if not self._queue:
+            self._end()
+        return not self.ended
 
     def _take(self, builder: PayloadBuilder, limit: int) -> None:
         first = builder.first + len(builder)
         for position, (future, template, args, kwargs) in enumerate(self._queue.take(limit), first):
             builder.add_call(template, args, kwargs)
             self._sent[position] = future
+        self._count = builder.first + len(builder)

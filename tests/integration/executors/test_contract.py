@@ -286,6 +286,23 @@ def test_map_iter_raises_an_error_at_its_place_and_ends(kind: Kind) -> None:
     run(kind, scenario)
 
 
+@pytest.mark.parametrize("source", ["operation", "input"])
+def test_an_error_that_looks_like_the_end_of_map_iter_is_an_error(kind: Kind, source: str) -> None:
+    def numbers() -> Iterator[int]:
+        yield 1
+        if source == "input":
+            raise StopAsyncIteration("not the end")
+        yield 2
+
+    async def scenario(executor: AnyExecutor) -> None:
+        function = targets.echo if source == "input" else targets.raise_stop_async_iteration
+        with pytest.raises((RuntimeError, RemoteError)) as caught:
+            _ = [value async for value in executor.map_iter(function, numbers())]
+        assert "not the end" in str(caught.value.__cause__ or caught.value)
+
+    run(kind, scenario)
+
+
 def test_leaving_map_iter_early_cancels_what_runs(kind: Kind, tmp_path: Path) -> None:
     async def scenario(executor: AnyExecutor) -> None:
         results: Any = executor.map_iter(targets.note_and_wait_for, [str(tmp_path)] * 2, "ab", ["go", "never"])
@@ -326,6 +343,7 @@ def test_after_shutdown_nothing_is_accepted(kind: Kind) -> None:
         future = executor.submit(targets.echo, 2)
         begun = executor.map_iter(targets.echo, itertools.count())
         assert await anext(begun) == 0
+        not_begun = executor.map_iter(targets.echo, [2])
         await executor.shutdown()
         assert await future == 2
         with pytest.raises(ExecutorShutdownError):
@@ -337,7 +355,31 @@ def test_after_shutdown_nothing_is_accepted(kind: Kind) -> None:
         with pytest.raises(ExecutorShutdownError):  # noqa: PT012 - some results may be there already
             while True:
                 await anext(begun)
+        with pytest.raises(ExecutorShutdownError):
+            await anext(not_begun)
         await executor.shutdown()
+
+    run(kind, scenario)
+
+
+@pytest.mark.parametrize("last", ["cancelled", "done"])
+def test_shutdown_waits_for_nothing_that_was_cancelled(kind: Kind, last: str, tmp_path: Path) -> None:
+    async def scenario(executor: AnyExecutor) -> None:
+        futures = [executor.submit(targets.note_and_wait_for, str(tmp_path), name, f"go {name}") for name in "abc"]
+        for name in "abc":
+            await appeared(tmp_path / name)
+        assert futures[0].cancel()
+        leaving = asyncio.create_task(executor.shutdown())
+        await asyncio.sleep(0)
+        assert futures[2].cancel()
+        await asyncio.sleep(0)
+        assert not futures[1].done()
+        if last == "done":
+            (tmp_path / "go b").touch()
+        else:
+            assert futures[1].cancel()
+        await leaving
+        assert [future.cancelled() for future in futures] == [True, last == "cancelled", True]
 
     run(kind, scenario)
 

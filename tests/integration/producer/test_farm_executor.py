@@ -163,8 +163,21 @@ def test_a_call_that_is_cancelled_after_it_was_sent_runs_on_unheard(shared_farm:
             await appeared(tmp_path / "it")
             assert future.cancel()
             (tmp_path / "go").touch()
+            (batch,) = await new_batches(farm, before)
+            assert (await anext(farm.batch(batch.key).stream())).value == "it"
         assert future.cancelled()
-        assert [(status.succeeded, status.cancelled) for status in await new_batches(farm, before)] == [(1, 0)]
+
+    run(shared_farm, scenario)
+
+
+def test_leaving_cancels_a_batch_of_which_every_call_was_cancelled(shared_farm: Any, tmp_path: Path) -> None:
+    async def scenario(farm: Farm) -> None:
+        before = await farm.batches(1000)
+        async with FarmExecutor(farm) as executor:
+            futures = [executor.submit(targets.note_and_wait_for, str(tmp_path), str(n), "never") for n in range(3)]
+            await appeared(tmp_path / "2")
+            assert all(future.cancel() for future in futures)
+        assert [status.cancelled for status in await new_batches(farm, before)] == [3]
 
     run(shared_farm, scenario)
 
