@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
 
 from fuzzfarm_worker.processes.command import DEFAULT_MAX_OUTPUT_BYTES, CommandResult, CommandSpec
 from fuzzfarm_worker.processes.manager import ProcessManager
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Coroutine, Sequence
 
     from fuzzfarm_worker.processes.stream import OutputStream, PieceKind
 
@@ -48,7 +48,7 @@ def execute_subprocess_streaming(
 ) -> tuple[str, int]:
     """The blocking twin of :func:`execute_subprocess_async`.
 
-    It may be called anywhere, also from a thread that runs an event loop, which it then blocks.
+    It may be called anywhere, also from a thread that runs an event loop, which it then blocks. Ctrl-C kills the tree.
 
     Returns:
         The output, and how many bytes the command wrote, kept or not.
@@ -90,8 +90,28 @@ def _run_blocking(cmd: Sequence[str], max_output_size: int, timeout: float | Non
         asyncio.get_running_loop()
     except RuntimeError:
         return asyncio.run(_run(cmd, max_output_size, timeout))
+    return _run_in_thread(_run(cmd, max_output_size, timeout))
+
+
+def _run_in_thread(run: Coroutine[Any, Any, CommandResult]) -> CommandResult:
+    """Run a coroutine on an event loop of its own and block until it ends; Ctrl-C cancels it."""
+    started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = Future()
+
+    async def announced() -> CommandResult:
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - for the type checker
+        started.set_result((asyncio.get_running_loop(), task))
+        return await run
+
     with ThreadPoolExecutor(max_workers=1) as thread:
-        return thread.submit(asyncio.run, _run(cmd, max_output_size, timeout)).result()
+        ended = thread.submit(asyncio.run, announced())
+        try:
+            return ended.result()
+        except BaseException:
+            loop, task = started.result()
+            with contextlib.suppress(RuntimeError):  # it has ended meanwhile
+                loop.call_soon_threadsafe(task.cancel)
+            raise
 
 
 def _spec(cmd: Sequence[str], max_output_size: int, timeout: float | None) -> CommandSpec:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import signal
+import threading
+import time
 
 import pytest
 from children import STARTS_A_TREE_THAT_SCATTERS, is_running, python
@@ -53,6 +57,25 @@ def test_a_timeout_kills_the_whole_tree(tmp_path):
 def test_a_timeout_of_the_blocking_twin_raises_too():
     with pytest.raises(TimeoutError):
         execute_subprocess_streaming(["sleep", "1000"], timeout=0.1)
+
+
+def test_ctrl_c_ends_a_command_of_the_blocking_twin_where_a_loop_runs(tmp_path):
+    def interrupt() -> None:
+        while not (tmp_path / "pid").exists():
+            time.sleep(0.005)
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+    async def main() -> None:
+        script = f"echo $$ > {tmp_path}/new; mv {tmp_path}/new {tmp_path}/pid; exec sleep 30"
+        execute_subprocess_streaming(["sh", "-c", script])
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    began = time.monotonic()
+    # Not by asyncio.run, which catches a first Ctrl-C itself.
+    with contextlib.closing(asyncio.new_event_loop()) as loop, pytest.raises(KeyboardInterrupt):
+        loop.run_until_complete(main())
+    assert time.monotonic() - began < 20
+    assert not is_running(int((tmp_path / "pid").read_text()))
 
 
 def test_what_cannot_start_is_an_error():
