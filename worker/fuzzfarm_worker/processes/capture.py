@@ -92,6 +92,8 @@ class Capture:
 
     def newest(self, count: int) -> bytes:
         """The last ``count`` bytes seen so far, or fewer; from now on also of what is not kept."""
+        if count <= 0:
+            return b""
         self._follow_bytes = max(count, self._follow_bytes)
         if self._tail:
             return bytes(self._tail[-count:])

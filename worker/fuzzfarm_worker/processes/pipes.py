@@ -194,7 +194,8 @@ class PipeDrain:
             self._sink.skip(count)
         else:
             count = os.readv(self._fd, [self._pipes.buffer])
-            self._sink.feed(self._pipes.buffer[:count])
+            if count:
+                self._sink.feed(self._pipes.buffer[:count])
         if count >= TALKATIVE_BYTES and not self._grown:
             self._grow()
         if count and self._after_read is not None:

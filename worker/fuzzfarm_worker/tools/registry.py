@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from fuzzfarm_worker.environment import child_environment
 from fuzzfarm_worker.processes import CommandResult, CommandSpec
 from fuzzfarm_worker.processes.oneshot import DEFAULT_TIMEOUT_S
-from fuzzfarm_worker.processes.run import CommandRun
+from fuzzfarm_worker.processes.run import CommandRun, OutputCallback
 from fuzzfarm_worker.tools import workplace
 from fuzzfarm_worker.tools.errors import ToolFailedError
 from fuzzfarm_worker.tools.files import opened_file
@@ -106,6 +106,7 @@ async def run_tool(
     max_output_size: int = MAX_OUTPUT_BYTES,
     timeout: float | None = DEFAULT_TIMEOUT_S,
     on_start: Callable[[CommandRun], None] | None = None,
+    on_output: OutputCallback | None = None,
 ) -> ToolOutput:
     """Run a tool to its end.
 
@@ -116,6 +117,7 @@ async def run_tool(
         max_output_size: most bytes that are kept of each output stream; the rest is counted.
         timeout: seconds for the whole run; None: no limit.
         on_start: called with the run once the program has started.
+        on_output: called with the name of the stream and each piece as it comes; it must copy what it keeps.
 
     Raises:
         ToolMissingError: when it is not installed, or not allowed here.
@@ -137,7 +139,7 @@ async def run_tool(
                 max_output_bytes=max_output_size,
                 grace_s=0.0,
             )
-            result = await place.processes.run(spec, on_start=on_start)
+            result = await place.processes.run(spec, on_start=on_start, on_output=on_output)
     if result.timed_out:
         raise TimeoutError(f"{tool.name} took longer than {timeout} s and was killed")
     return _output(tool, result)

@@ -12,8 +12,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from fuzzfarm_shared.log import get_logger
+from fuzzfarm_worker.processes.command import StreamName
 from fuzzfarm_worker.processes.oneshot import DEFAULT_TIMEOUT_S
 from fuzzfarm_worker.processes.run import CommandRun
+from fuzzfarm_worker.processes.stream import Splitter
 from fuzzfarm_worker.tools import workplace
 from fuzzfarm_worker.tools.errors import ToolFailedError, ToolInputError
 from fuzzfarm_worker.tools.files import opened_file
@@ -109,8 +111,9 @@ async def run_yara_with_progress(
 
     Raises and is cancelled as `run_tool`; rules that do not compile are a ToolFailedError with YARA's own words.
     """
+    counter = MatchCounter()
     async with _private_rules(rule_file) as rules:
-        teller = _Teller(progress_callback)
+        teller = _Teller(progress_callback, counter)
         telling = asyncio.create_task(teller.run())
         try:
             output = await run_tool(
@@ -120,6 +123,7 @@ async def run_yara_with_progress(
                 max_output_size=max_output_size,
                 timeout=timeout,
                 on_start=teller.follow,
+                on_output=None if progress_callback is None else counter.take,
             )
         except ToolFailedError as exc:
             raise ToolFailedError(
@@ -128,16 +132,30 @@ async def run_yara_with_progress(
         finally:
             telling.cancel()
             await asyncio.wait([telling])
-    result = YaraResult(_matches(output), output.truncated, output.duration_s)
-    await teller.tell(YaraProgress(output.duration_s, output.output_bytes, len(result.matches), done=True))
-    return result
+    await teller.tell(YaraProgress(output.duration_s, output.output_bytes, counter.matches, done=True))
+    return YaraResult(_matches(output), output.truncated, output.duration_s)
+
+
+class MatchCounter:
+    """Counts the rules that have matched, each line of output when it comes."""
+
+    def __init__(self) -> None:
+        self.matches = 0
+        self._lines = Splitter("line")
+
+    def take(self, stream: StreamName, data: memoryview) -> None:
+        """Take the next bytes of a stream."""
+        if stream == "stdout":
+            lines = self._lines.feed(data)
+            self.matches += sum(1 for line in lines if _RULE.match(line.decode(errors="replace").removesuffix("\n")))
 
 
 class _Teller:
     """Tells a callback how far a run is."""
 
-    def __init__(self, callback: ProgressCallback | None) -> None:
+    def __init__(self, callback: ProgressCallback | None, counter: MatchCounter) -> None:
         self._callback = callback
+        self._counter = counter
         self._run: CommandRun | None = None
 
     def follow(self, run: CommandRun) -> None:
@@ -148,9 +166,8 @@ class _Teller:
         while True:
             await asyncio.sleep(PROGRESS_EVERY_S)
             if self._run is not None and self._callback is not None:
-                now = self._run.progress(MAX_OUTPUT_BYTES)
-                matches = sum(1 for line in now.stdout_tail.decode(errors="replace").splitlines() if _RULE.match(line))
-                await self.tell(YaraProgress(now.running_s, now.stdout_bytes, matches, done=False))
+                now = self._run.progress(0)
+                await self.tell(YaraProgress(now.running_s, now.stdout_bytes, self._counter.matches, done=False))
 
     async def tell(self, progress: YaraProgress) -> None:
         if self._callback is None:

@@ -474,6 +474,7 @@ def test_on_output_sees_every_byte_as_it_comes(backend):
             assert result.stdout == b"o" * 10
 
     asyncio.run(main())
+    assert all(data for _, data in pieces)
     assert b"".join(data for name, data in pieces if name == "stdout") == b"o" * (1 << 20)
     assert b"".join(data for name, data in pieces if name == "stderr") == b"e" * (1 << 20)
 

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 from analysed_files import PROGRAM, RULES, needs
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fuzzfarm_worker import (
     ProcessManager,
@@ -31,6 +33,7 @@ from fuzzfarm_worker.tools import (
     tool_metrics,
     tools,
 )
+from fuzzfarm_worker.tools.yara import MatchCounter
 
 
 @pytest.fixture
@@ -104,6 +107,17 @@ def test_rules_that_include_other_files_are_refused(program: Path, rules: Path, 
     rules.write_text(f"{include}\n{RULES}")
     with pytest.raises(ToolInputError, match="includes other files"):
         asyncio.run(run_yara_with_progress(program, rules))
+
+
+@given(st.lists(st.sampled_from(["rule", "string", "other"])), st.integers(1, 200))
+def test_matches_are_counted_however_output_comes_in_pieces(kinds: list[str], size: int) -> None:
+    lines = {"rule": "name [tag,é] /dev/stdin\n", "string": "0x1f:$a: name [] /dev/stdin\n", "other": "name [] /x\n"}
+    output = "".join(lines[kind] for kind in kinds).encode()
+    counter = MatchCounter()
+    for at in range(0, len(output), size):
+        counter.take("stdout", memoryview(output[at : at + size]))
+        counter.take("stderr", memoryview(output[at : at + size]))
+    assert counter.matches == kinds.count("rule")
 
 
 @needs("yara")
