@@ -112,6 +112,8 @@ class Submission:
             if len(builder) != operations or self._encoded(builder).boundary != boundary:
                 raise self._conflict(self._position - len(builder))
             self._index += 1
+        if self._joined:
+            self.begun.set()
         return accepted.stop_reason is None
 
     async def _send_next(self) -> bool:

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from fuzzfarm.cli.command_template import CommandTemplate
-from fuzzfarm.cli.failures import ExitCode, UsageError
+from fuzzfarm.cli.failures import ExitCode
 from fuzzfarm.cli.following import Follower
 from fuzzfarm.cli.jobsheet import Jobsheet
 from fuzzfarm.cli.meter import meter_for
@@ -31,6 +31,7 @@ from fuzzfarm.cli.options import (
 )
 from fuzzfarm.cli.output import Output
 from fuzzfarm.cli.views import count, error_text
+from fuzzfarm.cli.window import Window
 from fuzzfarm.farm import Farm
 from fuzzfarm.submission import Submission
 from fuzzfarm_shared.errors import BatchNotFoundError
@@ -45,8 +46,8 @@ Command = Annotated[
 ]  # fmt: skip
 Jobs = Annotated[
     int | None,
-    typer.Option("--jobs", "-j", min=1, metavar="N", help="Jobs at once; without it, one per core.",
-                 show_default=False),
+    typer.Option("--jobs", "-j", min=1, metavar="N", show_default=False,
+                 help="Jobs at once; without it, one per core, or as many as a given farm runs."),
 ]  # fmt: skip
 KeepOrder = Annotated[bool, typer.Option("--keep-order", "-k", help="Print outputs in the order of the inputs.")]
 ArgFile = Annotated[
@@ -165,13 +166,13 @@ def exec_(
 async def _exec(
     sheet: Jobsheet, jobs: int | None, key: str | None, schedule: Schedule, redis: str | None, printer: Printer
 ) -> int:
-    if jobs is not None and farm_is_given(redis):
-        raise UsageError("-j limits an embedded farm, and one was given: start its workers with --max-concurrency")
+    given = farm_is_given(redis)
+    window = Window(sheet.operations(printer.expect), jobs if given else None)
     output = printer.output
     if sheet.reads_standard_input and sys.stdin is not None and sys.stdin.isatty():
         output.note("reading inputs from the terminal, one in a line; Ctrl-D ends them")
-    async with chosen_farm(redis, None if farm_is_given(redis) else 1, max_concurrency=jobs or usable_cores()) as farm:
-        status = await _run_all(farm, sheet, key, schedule, printer)
+    async with chosen_farm(redis, None if given else 1, max_concurrency=jobs or usable_cores()) as farm:
+        status = await _run_all(farm, window, key, schedule, printer)
     if not status.total:
         output.note("there was no input: nothing was run")
     if printer.failed:
@@ -179,16 +180,23 @@ async def _exec(
     return ExitCode.FAILURES if printer.failed else ExitCode.CLEAN
 
 
-async def _run_all(farm: Farm, sheet: Jobsheet, key: str | None, schedule: Schedule, printer: Printer) -> BatchStatus:
+async def _run_all(farm: Farm, window: Window, key: str | None, schedule: Schedule, printer: Printer) -> BatchStatus:
     """Submit jobs while their inputs come, and print their outcomes; whatever ends this early cancels the batch."""
     output = printer.output
-    batch, submission = farm.prepare(sheet.operations(printer.expect), key, schedule=schedule)
-    follower = Follower(farm, batch, meter_for(output), jobs=output.live_console is not None)
+    batch, submission = farm.prepare(window, key, schedule=schedule)
+    follower = Follower(farm, batch, meter_for(output), jobs=not output.as_json)
+
+    def take(outcome: Outcome) -> None:
+        window.let_in()
+        printer.take(outcome)
+
     try:
         async with asyncio.TaskGroup() as group:
             group.create_task(_submit(submission, may_exist=key is not None))
             await submission.begun.wait()
-            return await follower.follow(printer.take)
+            status = await follower.follow(take)
+            window.close()
+            return status
     except asyncio.CancelledError:
         output.note("stopping; a second Ctrl-C leaves at once")
         with suppress(BatchNotFoundError):  # nothing was submitted yet

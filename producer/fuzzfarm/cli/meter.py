@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -28,6 +28,9 @@ REFRESH_PER_S = 10
 
 PLAIN_EVERY_S = 2.0
 """Seconds between lines in a log."""
+
+PLAIN_JOBS_EVERY_S = 10.0
+"""Seconds between lines about running jobs in a log, which change all the time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +139,7 @@ class SilentMeter(_Context):
 
 
 class PlainMeter(_Context):
-    """Writes a line every two seconds while something changes, for logs.
+    """Writes a line every two seconds while something changes, and every ten seconds what jobs do, for logs.
 
     Args:
         write: takes a line.
@@ -148,15 +151,22 @@ class PlainMeter(_Context):
         self._clock = clock
         self._rate = Rate(clock)
         self._next_at = clock() + PLAIN_EVERY_S
+        self._jobs_at = clock() + PLAIN_JOBS_EVERY_S
         self._shown: Reading | None = None
 
     def show(self, reading: Reading) -> None:
-        """Write a line, if it is time for one and it says something new."""
+        """Write what it is time for and says something new."""
+        now = self._clock()
         rate = self._rate.update(reading.done)
-        if self._clock() >= self._next_at and reading != self._shown:
-            self._next_at = self._clock() + PLAIN_EVERY_S
-            self._shown = reading
+        batch = replace(reading, jobs=())
+        if now >= self._next_at and batch != self._shown:
+            self._next_at = now + PLAIN_EVERY_S
+            self._shown = batch
             self._write(describe(reading, rate))
+        if now >= self._jobs_at and reading.jobs:
+            self._jobs_at = now + PLAIN_JOBS_EVERY_S
+            for line in lines(reading.jobs):
+                self._write(line)
 
 
 class LiveMeter:

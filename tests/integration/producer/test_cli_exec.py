@@ -67,14 +67,38 @@ def test_each_line_of_output_begins_with_its_key_when_that_is_wanted(cli):
     assert ended.out == "a\ta\na\t\na\tx\nb\tb\nb\t\nb\tx\n"
 
 
-def test_lines_of_standard_input_run_as_they_come(on_farm):
-    with on_farm.start("exec", "--", "echo", "<{}>", stdin=subprocess.PIPE) as process:
+@pytest.mark.parametrize("options", [[], ["-j", "1"]], ids=["unbounded", "bounded"])
+def test_lines_of_standard_input_run_as_they_come(on_farm, options):
+    with on_farm.start("exec", *options, "--", "echo", "<{}>", stdin=subprocess.PIPE) as process:
         for line in ("one", "two"):
             process.stdin.write(f"{line}\n")
             process.stdin.flush()
             assert process.stdout.readline() == f"<{line}>\n"
         assert process.communicate(timeout=COMMAND_TIMEOUT_S)[0] == ""
     assert process.returncode == 0
+
+
+def test_no_more_jobs_than_wanted_run_at_once_on_a_farm_that_goes_on(on_farm):
+    script = "echo +; echo + >>{log}; sleep 0.2; echo - >>{log}".format(log=on_farm.folder / "log")
+    ended = on_farm.run("exec", "-j", "2", "--", "sh", "-c", script, "{}", ":::", *"abcdefg")
+    assert (ended.code, ended.out) == (0, "+\n" * 7)
+    running = most = 0
+    for line in (on_farm.folder / "log").read_text().split():
+        running += 1 if line == "+" else -1
+        most = max(most, running)
+    assert (running, most) == (0, 2)
+
+
+def test_a_bounded_run_that_was_killed_goes_on_under_its_key(on_farm):
+    words = ["exec", "-j", "1", "--key", f"bounded{os.getpid()}", "--", "echo", "{}"]
+    with on_farm.start(*words, stdin=subprocess.PIPE) as process:
+        for line in "ab":
+            process.stdin.write(f"{line}\n")
+            process.stdin.flush()
+            assert process.stdout.readline() == f"{line}\n"
+        process.kill()
+    ended = on_farm.run(*words, ":::", *"abcd")
+    assert (ended.code, ended.out.split()) == (0, list("abcd")), ended
 
 
 def test_without_a_line_on_standard_input_nothing_runs(on_farm):

@@ -2,6 +2,7 @@ from dataclasses import replace
 
 from fuzzfarm.cli.meter import PLAIN_EVERY_S, PlainMeter, Rate, Reading, describe
 from fuzzfarm_shared.outcomes import BatchState, BatchStatus
+from fuzzfarm_shared.progress import Progress
 
 STATUS = BatchStatus(
     key="k",
@@ -62,3 +63,17 @@ def test_plain_lines_come_every_two_seconds_and_only_when_something_changed():
         meter.show(replace(reading, workers=2))
     assert len(lines) == 2
     assert all(line.isprintable() for line in lines)
+
+
+def test_running_jobs_are_told_in_plain_lines_every_ten_seconds():
+    clock, lines = Clock(), []
+    with PlainMeter(lines.append, clock) as meter:
+        for second in range(25):
+            clock.now = float(second)
+            job = Progress("key", 1, "w", running_s=clock.now, stdout_bytes=5, stderr_bytes=0, stdout_tail="word")
+            meter.show(Reading(STATUS, workers=1, jobs=(job,)))
+    assert lines == [
+        "12 of 1,000 operations, 0/s, 2 failed, 1 worker",
+        "  key  10 s  5 B  word",
+        "  key  20 s  5 B  word",
+    ]
