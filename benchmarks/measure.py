@@ -59,4 +59,4 @@ def report(title: str, rows: Sequence[Row]) -> None:
     print(f"{title} ({machine})\n")
     print("| what | measured | bar | reached | detail |\n|---|---|---|---|---|")
     for row in rows:
-        print(f"| {row.what} | {row.figure} | {row.bar} | {'yes' if row.reached else 'NO'} | {row.detail} |")
+        print(f"| {row.what} | {row.figure} | {row.bar} | {'ok' if row.reached else 'MISS'} | {row.detail} |")
