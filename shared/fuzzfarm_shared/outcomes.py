@@ -135,6 +135,7 @@ class Finding:
         python: version of Python that found it.
         hypothesis: version of Hypothesis that found it.
         replay: a command line that runs the example again.
+        output: the end of what the example printed, on both streams.
     """
 
     id: str
@@ -156,6 +157,7 @@ class Finding:
     python: str
     hypothesis: str
     replay: str
+    output: str = ""
 
 
 @dataclass(frozen=True, slots=True)

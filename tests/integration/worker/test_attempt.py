@@ -30,6 +30,7 @@ from fuzzfarm_shared.store import AttemptStore, Claim, CommitReply
 from fuzzfarm_worker.chunks import Attempt, work_of
 from fuzzfarm_worker.fuzzing import FuzzChildren
 from fuzzfarm_worker.fuzzing.interpreter import ChildLostError, Interpreter
+from fuzzfarm_worker.fuzzing.nursery import Nursery, Target
 from fuzzfarm_worker.host import WorkerHost
 from fuzzfarm_worker.processes import ProcessManager
 from fuzzfarm_worker.processes.guarded import guardian_pid
@@ -152,8 +153,11 @@ def test_units_of_a_commit_that_failed_after_its_caller_was_cancelled_are_not_ha
     asyncio.run(scenario())
 
 
-async def lost_child(_: ProcessManager) -> Interpreter:
-    raise ChildLostError("the child died")
+class Barren(Nursery):
+    """Has no children."""
+
+    async def child(self, target: Target, memory_bytes: int | None) -> Interpreter:
+        raise ChildLostError("the child died")
 
 
 def test_a_fuzz_operation_whose_children_do_not_work_fails_at_once(host_settings: WorkerHostSettings) -> None:
@@ -163,7 +167,7 @@ def test_a_fuzz_operation_whose_children_do_not_work_fails_at_once(host_settings
         async with (
             bench(host_settings, HeldStore, [operation]) as (farm, store),
             ProcessManager() as processes,
-            FuzzChildren(processes, start_child=lost_child) as children,
+            FuzzChildren(processes, nursery=Barren(processes)) as children,
         ):
             store.go_on.set()
             farm.host.station.children = children

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Callable
 from types import TracebackType
 from typing import Self
 
 from fuzzfarm_shared.operations import FuzzOperation
 from fuzzfarm_worker.fuzzing.driving import Drive
-from fuzzfarm_worker.fuzzing.interpreter import Interpreter, start_child
+from fuzzfarm_worker.fuzzing.interpreter import Interpreter
+from fuzzfarm_worker.fuzzing.nursery import Nursery, Target
 from fuzzfarm_worker.fuzzing.shards import Shard, ShardProgress
 from fuzzfarm_worker.processes import ProcessManager
 
@@ -32,16 +33,16 @@ class FuzzChildren:
         processes: ProcessManager,
         max_children: int = 2,
         *,
-        start_child: Callable[[ProcessManager], Awaitable[Interpreter]] = start_child,
         listed: Callable[[str], bool] = lambda _name: True,
+        nursery: Nursery | None = None,
     ) -> None:
         """Make an empty pool; children start when a shard needs them.
 
         Args:
-            processes: starts the children, and knows them to their end.
+            processes: starts the zygotes from which children come.
             max_children: how many may live; further shards wait.
-            start_child: where children come from.
             listed: whether a target or strategy, by its name, may come from another module; every one may by default.
+            nursery: makes the children; one of its own, unless given.
 
         Raises:
             ValueError: when `max_children` is below 1.
@@ -49,9 +50,7 @@ class FuzzChildren:
         if max_children < 1:
             raise ValueError("max_children must be at least 1")
         self._max_children = max_children
-        self._processes = processes
-        self._start_child = start_child
-        self._listed = listed
+        self._nursery = nursery or Nursery(processes, listed)
         self._slots = asyncio.Semaphore(max_children)
         self._busy = 0
         self._idle: OrderedDict[Interpreter, Key] = OrderedDict()
@@ -76,6 +75,7 @@ class FuzzChildren:
             self.retire(self._idle.popitem()[0])
         while self._ending:
             await asyncio.wait(self._ending)
+        await self._nursery.aclose()
 
     async def run_shard(
         self, operation: FuzzOperation, start: int, stop: int, *, deadline_s: float | None = None
@@ -137,13 +137,8 @@ class FuzzChildren:
         return await self._fresh(key)
 
     async def _fresh(self, key: Key) -> Interpreter:
-        child = await self._start_child(self._processes)
+        child = await self._nursery.child(Target(*key[:2]), key[2])
         self.started += 1
-        try:
-            await child.load(*key, own=[name for name in key[:2] if name is not None and not self._listed(name)])
-        except BaseException:
-            self.retire(child)
-            raise
         return child
 
     def keep(self, child: Interpreter, operation: FuzzOperation) -> None:
@@ -153,11 +148,7 @@ class FuzzChildren:
     def retire(self, child: Interpreter) -> None:
         """Kill a child now; `aclose` waits for its exit."""
         child.kill()
-        self.own(asyncio.create_task(self._close(child)))
-
-    async def _close(self, child: Interpreter) -> None:
-        await child.close()
-        await self._processes.cleanup_finished_processes()  # nobody asks for the status of a child that is gone
+        self.own(asyncio.create_task(child.close()))
 
     def own(self, task: asyncio.Task[None]) -> None:
         """Have `aclose` wait for a task."""

@@ -33,4 +33,5 @@ def death_failure(target: str, death: Death, example_timeout_s: float, told: dic
         "index": death.index,
         "choices": told["choices"] if told else b"",
         "traceback": death.report,
+        "output": death.output,
     }

@@ -69,6 +69,7 @@ class Drive:
                 continue
             match shard.poll(self._child):
                 case State.RUNNING:
+                    self._child.bound_output()
                     await self._child.channel.wait(TICK_S)
                 case State.DONE:
                     self._give_back(self._child)

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from fuzzfarm_worker.fuzzing import signature
 from fuzzfarm_worker.fuzzing.generation import Drawn, Invalid, call_source, encoded, fingerprint, size
+from fuzzfarm_worker.fuzzing.printed import Printed
 from fuzzfarm_worker.fuzzing.recorder import SHRINKING, Cell
 from fuzzfarm_worker.fuzzing.subject import Subject
 
@@ -30,6 +31,9 @@ MAX_TEXT_CHARS = 20_000
 
 MAX_MESSAGE_CHARS = 2_000
 
+MAX_OUTPUT_CHARS = 4_000
+"""Kept of what the example of a finding has printed."""
+
 
 class Sender(Protocol):
     """Takes messages for the worker."""
@@ -48,7 +52,9 @@ class _Best:
 class Examples:
     """The examples of one seed of one target."""
 
-    def __init__(self, subject: Subject, seed: int, cells: memoryview[int], sender: Sender) -> None:
+    def __init__(
+        self, subject: Subject, seed: int, cells: memoryview[int], sender: Sender, printed: Printed | None = None
+    ) -> None:
         """Prepare to run; nothing is drawn yet.
 
         Args:
@@ -56,6 +62,7 @@ class Examples:
             seed: addresses the examples together with their index.
             cells: of the flight recorder.
             sender: where failures go.
+            printed: what the target prints.
         """
         self._subject = subject
         self._generator = subject.generator
@@ -65,6 +72,7 @@ class Examples:
         self._seen: set[int] = set()
         self._interactive = False
         self._best: dict[str, _Best] = {}
+        self._printed = printed or Printed()
 
     def recall(self, failures: Iterable[dict[str, Any]]) -> None:
         """Know failures that a child before this one has told: their id, signature and choices."""
@@ -82,13 +90,14 @@ class Examples:
             shrunk: ids of findings that are as small as we can make them.
         """
         self._seen.update(skip)
-        cells = self._cells
+        cells, printed = self._cells, self._printed
         with self._generator.session():
             for index in range(start, stop):
                 now = time.monotonic_ns()
                 deadline = cells[Cell.DEADLINE]
                 if cells[Cell.STOP] or (deadline and now >= deadline):
                     break
+                cells[Cell.PRINTED] = printed.begin()
                 cells[Cell.STARTED] = now
                 cells[Cell.INDEX] = index
                 self._run_one(index)
@@ -156,6 +165,7 @@ class Examples:
             "index": index,
             "choices": choices,
             "traceback": clean(signature.formatted(exc), MAX_TEXT_CHARS),
+            "output": clean(self._printed.taken(), MAX_OUTPUT_CHARS),
         }
 
     def source(self, choices: bytes, index: int | None) -> str:
@@ -190,6 +200,7 @@ class Examples:
 
     def once(self, index: int | None, choices: bytes) -> dict[str, Any] | None:
         """Run one example, by its address where it has one, and return its failure, or None when it passes."""
+        self._cells[Cell.PRINTED] = self._printed.begin()
         target = self._subject.call_drawn
         data, call = (self._generator.stored(choices), target) if index is None else self._addressed(index, target)
         try:

@@ -1,7 +1,6 @@
 """One child interpreter as the worker sees it: started, asked, watched, and told apart from the dead.
 
-`start_child` is the seam where children come from: a plain interpreter now, a fork of a warm zygote later. Nothing
-else of this package knows how a child is made.
+Where children come from is nursery.py's business.
 """
 
 from __future__ import annotations
@@ -10,62 +9,35 @@ import asyncio
 import os
 import re
 import signal
-import socket
-import sys
-from collections.abc import Sequence
-from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from fuzzfarm_shared.errors import TargetError
-from fuzzfarm_worker.environment import interpreter_environment
 from fuzzfarm_worker.fuzzing.child import DUMP_SIGNAL
 from fuzzfarm_worker.fuzzing.frames import Channel
 from fuzzfarm_worker.fuzzing.recorder import Cell, Recorder
 from fuzzfarm_worker.fuzzing.signature import Frame
-from fuzzfarm_worker.processes import ProcessConfig, ProcessManager
-from fuzzfarm_worker.sandbox.cells import open_memory
 from fuzzfarm_worker.sandbox.link import LOAD_TIMEOUT_S
 
-ANSWER_TIMEOUT_S = 10.0
-"""Longest wait for an answer that needs no code of the target."""
+if TYPE_CHECKING:
+    from fuzzfarm_worker.sandbox.child import ForkedChild
 
 DUMP_WAIT_S = 0.2
 """How long a hanging child may take to write its stack; it needs about a millisecond."""
 
-EXIT_WAIT_S = 10.0
-"""Longest wait for the exit after SIGKILL; only a process stuck inside the kernel takes longer than milliseconds."""
-
 MAX_STACK_BYTES = 65_536
-"""Read of a crash report; faulthandler writes at most 100 frames."""
+"""Read of what a child has printed; faulthandler writes at most 100 frames."""
+
+MAX_PRINTED_BYTES = 16_000_000
+"""More of what a child prints is forgotten: the file is memory."""
+
+_STACK_HEADING = "(most recent call first):"
+"""How faulthandler ends the line before a stack."""
 
 _FRAME = re.compile(r'^  File "(?P<file>.+)", line (?P<line>\d+) in (?P<function>.+)$', re.MULTILINE)
 
 
 class ChildLostError(RuntimeError):
     """A child died, or did not answer, while it ran no example."""
-
-
-class Process(Protocol):
-    """What is needed of a process; those of a `ProcessManager` have it."""
-
-    @property
-    def pid(self) -> int:
-        """Its process id."""
-        ...
-
-    @property
-    def returncode(self) -> int | None:
-        """Its exit code, minus the signal's number, or None while it runs."""
-        ...
-
-    async def wait(self) -> int:
-        """Wait for its exit."""
-        ...
-
-    def kill(self) -> None:
-        """Kill it, with all that it started."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +50,7 @@ class Death:
         returncode: its exit code, or minus the signal's number.
         stack: its Python stack, outermost frame first, where it could be had.
         report: what faulthandler wrote.
+        output: what the example had printed.
     """
 
     index: int | None
@@ -85,6 +58,7 @@ class Death:
     returncode: int
     stack: list[Frame]
     report: str
+    output: str = ""
 
     @property
     def cause(self) -> str:
@@ -95,66 +69,38 @@ class Death:
 
 
 class Interpreter:
-    """A child process that has one target loaded."""
+    """A child that has one target loaded.
 
-    def __init__(self, process: Process, channel: Channel, recorder: Recorder, crashes: int) -> None:
-        """Take over what `start_child` made.
+    Attributes:
+        python: version of its Python.
+        hypothesis: version of its Hypothesis.
+    """
 
-        Args:
-            process: the running child.
-            channel: our end of its socket.
-            recorder: the flight recorder it writes.
-            crashes: descriptor of the file to which it writes stacks; closed by `close`.
-        """
-        self.process = process
-        self.channel = channel.open()
-        self.recorder = recorder
+    def __init__(self, child: ForkedChild, printed: int) -> None:
+        """Take over a forked child, and the descriptor of the file into which it prints."""
+        self.child = child
+        self.channel = Channel(child.connection).open()
+        self.recorder = Recorder(child.cells)
         self.python = ""
         self.hypothesis = ""
-        self._crashes = crashes
-        self._read_to = 0
-        self._exit = asyncio.ensure_future(process.wait())
-        self._exit.add_done_callback(lambda _done: channel.wake())
+        self._printed = printed
+        child.exited.add_done_callback(lambda _end: self.channel.wake())
 
     @property
     def dead(self) -> bool:
         """Whether it has exited and all it sent was taken in."""
-        if not self._exit.done():
+        if not self.child.exited.done():
             return False
-        self.channel.drain()  # a grandchild may hold the socket open, so there may be no end of it
+        self.channel.drain()
         return True
 
-    async def load(self, target: str, strategy: str | None, memory_bytes: int | None, own: Sequence[str] = ()) -> None:
-        """Import the target there.
-
-        Args:
-            target: its name.
-            strategy: the name of what draws its arguments, or None.
-            memory_bytes: address space of the child, or None for no limit.
-            own: those of the two names that must be defined in the module that they name.
+    async def greet(self) -> None:
+        """Wait until it serves.
 
         Raises:
-            TargetError: when it cannot be fuzzed, or importing it ends or blocks the interpreter.
+            ChildLostError: when it does not.
         """
-        self.recorder.begin(0, 0)
-        request = {
-            "op": "load",
-            "target": target,
-            "strategy": strategy,
-            "memory_bytes": memory_bytes,
-            "own": list(own),
-            "path": [os.getcwd() if entry == "" else entry for entry in sys.path],
-        }
-        try:
-            answer = await self._ask(request, LOAD_TIMEOUT_S)
-        except ChildLostError as exc:
-            how = self.death(hung=False).cause if self.dead else f"takes more than {LOAD_TIMEOUT_S:.0f} s"
-            raise TargetError(
-                target, f"importing {target!r} ends or blocks its interpreter ({how}): run that import by itself first"
-            ) from exc
-        if answer[0] == "unusable":
-            raise TargetError(answer[1], answer[2])
-        _ready, self.python, self.hypothesis = answer
+        _ready, self.python, self.hypothesis = await self._answer("its start", LOAD_TIMEOUT_S)
 
     async def describe(self, seed: int, index: int, timeout_s: float) -> dict[str, Any] | None:
         """Return an example's source, choices and fingerprint; None when generating it kills or hangs."""
@@ -178,6 +124,9 @@ class Interpreter:
     async def _ask(self, request: dict[str, Any], timeout_s: float) -> Any:
         """Send a request and return its one answer."""
         self.channel.send(request)
+        return await self._answer(repr(request["op"]), timeout_s)
+
+    async def _answer(self, what: str, timeout_s: float) -> Any:
         until = asyncio.get_running_loop().time() + timeout_s
         while True:
             dead = self.dead
@@ -185,7 +134,7 @@ class Interpreter:
                 return raise_if_broken(answer)
             left = until - asyncio.get_running_loop().time()
             if dead or left <= 0:
-                raise ChildLostError(f"the child {'died' if dead else 'did not answer'} on {request['op']!r}")
+                raise ChildLostError(f"the child {'died' if dead else 'did not answer'} on {what}")
             await self.channel.wait(left)
 
     def begin(self, *, start: int, deadline_ns: int, **request: Any) -> None:
@@ -201,45 +150,59 @@ class Interpreter:
 
     async def dump_stack(self) -> None:
         """Have a hanging child write its stack."""
-        if DUMP_SIGNAL is None or self.process.returncode is not None:
+        if DUMP_SIGNAL is None:
             return
-        with suppress(ProcessLookupError):
-            os.kill(self.process.pid, DUMP_SIGNAL)
+        size = self._printed_bytes()
+        self.child.send_signal(DUMP_SIGNAL)
         loop = asyncio.get_running_loop()
         until = loop.time() + DUMP_WAIT_S
-        size = self._read_to
-        while loop.time() < until and not self._exit.done():
+        start = size
+        while loop.time() < until and not self.child.exited.done():
             await asyncio.sleep(0.01)
-            before, size = size, os.fstat(self._crashes).st_size
-            if size > self._read_to and size == before:
+            before, size = size, self._printed_bytes()
+            if size > start and size == before:
                 return
+
+    def bound_output(self) -> None:
+        """Forget what it has printed when that is much: it is kept in memory."""
+        if self._printed_bytes() > MAX_PRINTED_BYTES:
+            os.ftruncate(self._printed, 0)
+
+    def _printed_bytes(self) -> int:
+        return os.fstat(self._printed).st_size
 
     def kill(self) -> None:
         """Kill it and all that it started, at once; `exited` waits for the end."""
-        self.process.kill()
+        self.child.kill()
 
     async def exited(self) -> None:
         """Wait, bounded, for its exit; call `kill` first."""
-        await asyncio.wait({self._exit}, timeout=EXIT_WAIT_S)
+        await asyncio.wait({self.child.exited})
 
     def death(self, *, hung: bool) -> Death:
         """Return how it ended; it must be dead."""
-        returncode = self.process.returncode
-        size = os.fstat(self._crashes).st_size
-        report = os.pread(self._crashes, min(size - self._read_to, MAX_STACK_BYTES), self._read_to)
-        self._read_to = size
-        text = report.decode("utf-8", "backslashreplace")
-        frames = [Frame(m["file"], int(m["line"]), m["function"]) for m in _FRAME.finditer(text)]
-        return Death(self.recorder.running, hung, -9 if returncode is None else returncode, frames[::-1], text)
+        end = self.child.exited.result()
+        text = self._tail()
+        output, report = split_report(text)
+        frames = [Frame(m["file"], int(m["line"]), m["function"]) for m in _FRAME.finditer(report)]
+        # One that died with its zygote was not ended by its example.
+        index = self.recorder.running if end.zygote is None else None
+        return Death(index, hung, end.returncode, frames[::-1], report, output)
+
+    def _tail(self) -> str:
+        """Return what it printed since its example began, as far as that is kept."""
+        size = self._printed_bytes()
+        start = self.recorder.cells[Cell.PRINTED]
+        start = max(start if start <= size else 0, size - MAX_STACK_BYTES)
+        return os.pread(self._printed, size - start, start).decode("utf-8", "backslashreplace")
 
     async def close(self) -> None:
         """Kill it, wait for its exit and free all it holds; nothing of it is left after this."""
         self.kill()
         await self.exited()
-        self._exit.cancel()
         self.channel.close()
-        self.recorder.close()
-        os.close(self._crashes)
+        self.child.close()
+        os.close(self._printed)
 
     def ask_to_stop(self) -> None:
         """Tell it to end its run after the current example."""
@@ -257,45 +220,12 @@ def raise_if_broken(message: Any) -> Any:
     return message
 
 
-def fuzzing_environment() -> dict[str, str]:
-    """Return the environment of fuzzing children: that of other children, Hypothesis's own, and one hash seed for all.
-
-    Hypothesis keeps its tables of characters in the user's cache, not in a folder of whatever directory we run in.
-    """
-    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    hypothesis = {name: value for name, value in os.environ.items() if name.startswith("HYPOTHESIS_")}
-    hypothesis.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", f"{cache}/fuzzfarm/hypothesis")
-    return {**interpreter_environment(), **hypothesis, "PYTHONHASHSEED": "0"}
-
-
-async def start_child(processes: ProcessManager) -> Interpreter:
-    """Start a child interpreter that has nothing loaded yet.
-
-    It leads its own group, inherits no socket but its own, and dies when this process does.
-
-    Raises:
-        ProcessError: when no process can be started.
-    """
-    with ExitStack() as undo, ExitStack() as always:
-        ours, theirs = socket.socketpair()
-        always.callback(theirs.close)
-        undo.callback(ours.close)
-        memory = open_memory("fuzzfarm-recorder")
-        always.callback(os.close, memory)
-        crashes = open_memory("fuzzfarm-crashes")
-        undo.callback(os.close, crashes)
-        recorder = Recorder(memory)
-        undo.callback(recorder.close)
-        socket.send_fds(ours, [b"\0"], [memory, crashes])
-        process = await processes.start_process(
-            ProcessConfig(
-                command=[sys.executable, "-P", "-m", "fuzzfarm_worker.fuzzing.child"],
-                env=fuzzing_environment(),
-                timeout=None,  # each example has its own limit, which the shard watches
-                name="fuzzing child",
-                stdin=theirs.fileno(),
-            )
-        )
-        interpreter = Interpreter(process, Channel(ours), recorder, crashes)
-        undo.pop_all()
-        return interpreter
+def split_report(text: str) -> tuple[str, str]:
+    """Return what a child printed, and what faulthandler wrote behind it."""
+    place = text.rfind(_STACK_HEADING)
+    if place < 0:
+        return text, ""
+    # The heading has a line before it that names the signal, when there was one.
+    start = max(text.rfind("Fatal Python error", 0, place), text.rfind("Current thread", 0, place + 1))
+    line = text.rfind("\n", 0, place) + 1
+    return text[: max(0, start if start >= 0 else line)], text[start if start >= 0 else line :]

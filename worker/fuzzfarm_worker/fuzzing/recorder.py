@@ -8,12 +8,11 @@ about it was sent.
 
 from __future__ import annotations
 
-import mmap
-import os
 from enum import IntEnum
+from typing import TYPE_CHECKING
 
-SIZE_BYTES = mmap.PAGESIZE
-"""A mapping cannot be smaller than a page."""
+if TYPE_CHECKING:
+    from fuzzfarm_worker.sandbox.cells import Cells
 
 SHRINKING = -2
 """`INDEX` while an example is being made smaller: it has no index."""
@@ -39,17 +38,19 @@ class Cell(IntEnum):
     """Not 0: end after this example."""
     DEADLINE = 6
     """Start no example after this time, `time.monotonic_ns()`; 0: none."""
+    PRINTED = 7
+    """Where in the file of what the child prints the output of the example begins."""
 
 
 class Recorder:
-    """The cells, as the worker and the child both see them."""
+    """The record, as the worker and the child both see it.
 
-    def __init__(self, descriptor: int) -> None:
-        """Map `descriptor`, growing it to one page where needed."""
-        if os.fstat(descriptor).st_size < SIZE_BYTES:
-            os.ftruncate(descriptor, SIZE_BYTES)
-        self._map = mmap.mmap(descriptor, SIZE_BYTES)
-        self.cells = memoryview(self._map).cast("q")
+    Args:
+        shared: the mapping that they share; it stays the caller's.
+    """
+
+    def __init__(self, shared: Cells) -> None:
+        self.cells = shared.numbers
 
     def begin(self, start: int, deadline_ns: int) -> None:
         """Prepare a run that starts at `start`; the child must be idle."""
@@ -66,8 +67,3 @@ class Recorder:
         if self.cells[Cell.STARTED] and (index == SHRINKING or index == self.cells[Cell.NEXT]):
             return index
         return None
-
-    def close(self) -> None:
-        """Unmap it."""
-        self.cells.release()
-        self._map.close()

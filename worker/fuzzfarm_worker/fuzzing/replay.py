@@ -28,7 +28,8 @@ from typing import Any
 
 from fuzzfarm_shared.errors import FuzzfarmError, InvalidOperationError
 from fuzzfarm_worker.fuzzing.deaths import death_failure
-from fuzzfarm_worker.fuzzing.interpreter import ChildLostError, Interpreter, start_child
+from fuzzfarm_worker.fuzzing.interpreter import ChildLostError, Interpreter
+from fuzzfarm_worker.fuzzing.nursery import Nursery, Target
 from fuzzfarm_worker.processes import ProcessManager
 
 RUNS = 5
@@ -101,8 +102,8 @@ async def replay(
         FuzzfarmError: when the finding cannot be read, or its target cannot be run.
     """
     case = read_case(finding)
-    async with ProcessManager() as processes:
-        session = _Session(processes, case, example_timeout_s, memory_bytes)
+    async with ProcessManager() as processes, Nursery(processes) as nursery:
+        session = _Session(nursery, case, example_timeout_s, memory_bytes)
         try:
             failures = [failure for _ in range(runs) if (failure := await session.once()) is not None]
         finally:
@@ -127,10 +128,8 @@ def _printable(failure: dict[str, Any]) -> dict[str, Any]:
 class _Session:
     """Children for one example: one while it lives, another when it died."""
 
-    def __init__(
-        self, processes: ProcessManager, case: Case, example_timeout_s: float, memory_bytes: int | None
-    ) -> None:
-        self._processes = processes
+    def __init__(self, nursery: Nursery, case: Case, example_timeout_s: float, memory_bytes: int | None) -> None:
+        self._nursery = nursery
         self._case = case
         self._timeout_s = example_timeout_s
         self._memory_bytes = memory_bytes
@@ -156,9 +155,8 @@ class _Session:
         return (case.index, b"") if by_index else (None, case.choices)
 
     async def _start(self) -> Interpreter:
-        child = await start_child(self._processes)
-        self._child = child
-        await child.load(self._case.target, self._case.strategy, self._memory_bytes)
+        target = Target(self._case.target, self._case.strategy)
+        child = self._child = await self._nursery.child(target, self._memory_bytes)
         self.python, self.hypothesis = child.python, child.hypothesis
         return child
 

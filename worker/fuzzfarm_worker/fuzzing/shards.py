@@ -161,7 +161,7 @@ class Shard:
         if not started:
             return time.monotonic() - self._idle_since > IDLE_TIMEOUT_S
         self._idle_since = time.monotonic()
-        waited = waited_for_processor_ns(child.process.pid)
+        waited = waited_for_processor_ns(child.child.pid)
         if started != self._watched[0]:
             self._watched = (started, waited)
         starved = waited - self._watched[1]

@@ -73,12 +73,13 @@ class ForkedChild:
         exited: done when nothing of it is left.
     """
 
-    def __init__(self, connection: socket.socket, cells: Cells, output: Capture, drain: Drain) -> None:
+    def __init__(self, connection: socket.socket, cells: Cells, output: Capture | None, drain: Drain | None) -> None:
         self.pid = 0
         self.connection = connection
         self.cells = cells
         self.exited: asyncio.Future[ChildEnd] = asyncio.get_running_loop().create_future()
-        self.exited.add_done_callback(lambda _: drain.finish())
+        if drain is not None:
+            self.exited.add_done_callback(lambda _: drain.finish())
         self._output = output
         self._pidfd = -1
         self._ask_to_kill: Callable[[], None] = _nothing
@@ -86,7 +87,7 @@ class ForkedChild:
         self._closed = False
 
     @classmethod
-    async def prepare(cls, pipes: Pipes) -> tuple[ForkedChild, ChildEnds]:
+    async def prepare(cls, output: Pipes | int) -> tuple[ForkedChild, ChildEnds]:
         """Make a child's pipes, socket and cells; the caller sends the ends to a zygote, and closes them."""
         with contextlib.ExitStack() as undo:
             ours, theirs = socket.socketpair()
@@ -96,12 +97,16 @@ class ForkedChild:
             undo.callback(os.close, memory)
             cells = Cells(memory)
             undo.callback(cells.close)
-            capture = Capture(OUTPUT_TAIL_BYTES, tail_bytes=OUTPUT_TAIL_BYTES)
-            drain, output = await pipes.open_output(capture)
-            drain.begin()
             ours.setblocking(False)
+            if isinstance(output, int):
+                ends = ChildEnds(theirs, memory, os.dup(output))
+                undo.pop_all()
+                return cls(ours, cells, None, None), ends
+            capture = Capture(OUTPUT_TAIL_BYTES, tail_bytes=OUTPUT_TAIL_BYTES)
+            drain, writer = await output.open_output(capture)
+            drain.begin()
             undo.pop_all()
-            return cls(ours, cells, capture, drain), ChildEnds(theirs, memory, output)
+            return cls(ours, cells, capture, drain), ChildEnds(theirs, memory, writer)
 
     def begin(self, pid: int, pidfd: int, ask_to_kill: Callable[[], None]) -> None:
         """It was forked: `pidfd` (-1: none) is ours from now on, without it only its zygote can kill it."""
@@ -136,8 +141,14 @@ class ForkedChild:
             return None
 
     def printed(self) -> str:
-        """Return the last of what it printed."""
-        return self._output.value().decode(errors="replace")
+        """Return the last of what it printed into a pipe."""
+        return "" if self._output is None else self._output.value().decode(errors="replace")
+
+    def send_signal(self, number: int) -> None:
+        """Send it a signal, if it can be told from another process by now."""
+        if self._pidfd >= 0 and not self.exited.done():
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfd, number)
 
     def close(self) -> None:
         """Free what is held of it, when `exited` is done."""

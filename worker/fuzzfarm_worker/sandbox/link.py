@@ -13,7 +13,7 @@ import sys
 from collections import deque
 from typing import TYPE_CHECKING, Any, Self
 
-from fuzzfarm_shared.errors import CodecError
+from fuzzfarm_shared.errors import CodecError, TargetError
 from fuzzfarm_shared.values import pack, unpack
 from fuzzfarm_worker.environment import interpreter_environment
 from fuzzfarm_worker.failures import ending_name
@@ -64,26 +64,41 @@ class ZygoteLink:
         process.add_done_callback(self._ended)
 
     @classmethod
-    async def start(cls, processes: ProcessManager, module: str, serve: str) -> Self:
+    async def start(
+        cls,
+        processes: ProcessManager,
+        module: str,
+        serve: str,
+        *,
+        prepare: str = "",
+        options: dict[str, Any] | None = None,
+        env: dict[str, str] | None = None,
+    ) -> Self:
         """Start a zygote and wait until it has imported `module`.
 
         Args:
             processes: starts it, and knows it until its end.
             module: what its children are for.
-            serve: "module:function" that a child runs with its socket and its cells.
+            serve: "module:function" that a child runs with its socket, its cells, and what was prepared.
+            prepare: "module:function" that the zygote calls with `options` after the import; None is what it gives
+                when it is left out.
+            options: what can travel.
+            env: its environment; None: that of interpreters in general.
 
         Raises:
             ModuleRefusedError: when the module cannot be imported.
+            TargetError: as `prepare` raises it.
             ProcessError: when no process can be started, or the guardian dies.
         """
         ours, theirs = socket.socketpair()
         with theirs:
             path = [os.getcwd() if entry == "" else entry for entry in sys.path]
-            ours.sendall(framed(pack({"path": path, "module": module, "serve": serve})))
+            hello = {"path": path, "module": module, "serve": serve, "prepare": prepare, "options": options or {}}
+            ours.sendall(framed(pack(hello)))
             ours.setblocking(False)
             spec = CommandSpec(
                 command=[sys.executable, "-P", "-m", "fuzzfarm_worker.sandbox.zygote"],
-                env=interpreter_environment(),
+                env=interpreter_environment() if env is None else env,
                 stdin=theirs.fileno(),
                 max_output_bytes=OUTPUT_TAIL_BYTES,
                 keep_tail_bytes=OUTPUT_TAIL_BYTES,
@@ -117,15 +132,16 @@ class ZygoteLink:
         """Whether it can be asked for children."""
         return self._reading and not self.lost.done()
 
-    async def fork(self, pipes: Pipes, limits: Limits) -> ForkedChild:
+    async def fork(self, output: Pipes | int, limits: Limits) -> ForkedChild:
         """Return a fresh child that is held to `limits`; the caller kills and closes it.
 
+        What it prints goes through a pipe of `output`, or into the file of that descriptor, which stays the caller's.
         Cancelling kills it.
 
         Raises:
             ZygoteLostError: when the zygote ends, cannot fork, or does not answer.
         """
-        child, ends = await ForkedChild.prepare(pipes)
+        child, ends = await ForkedChild.prepare(output)
         number = next(self._numbers)
         forked: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._forking[number] = (child, forked)
@@ -194,9 +210,9 @@ class ZygoteLink:
         if not self._ready.done():
             self._ready.set_result(None)
 
-    def _told_unusable(self, reason: str) -> None:
+    def _told_unusable(self, reason: str, target: str) -> None:
         if not self._ready.done():
-            self._ready.set_exception(ModuleRefusedError(reason))
+            self._ready.set_exception(TargetError(target, reason) if target else ModuleRefusedError(reason))
 
     def _told_forked(self, number: int, pid: int) -> None:
         pidfd = self._pidfds.popleft() if self._pidfds else -1

@@ -33,7 +33,7 @@ DONE, FAILED, REFUSED, RETURNED = range(4)
 nothing, because the worker wanted the call back. Plain numbers: a member of an enumeration takes ten times as long."""
 
 
-def serve_calls(connection: socket.socket, cells: Cells) -> None:
+def serve_calls(connection: socket.socket, cells: Cells, _prepared: None) -> None:
     """Answer calls until the worker is gone."""
     CallServer(connection, cells).serve()
 

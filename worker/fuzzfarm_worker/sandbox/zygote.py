@@ -17,6 +17,7 @@ import asyncio  # noqa: F401 - children of async targets find it imported
 import contextlib
 import ctypes
 import faulthandler
+import functools
 import gc
 import importlib
 import os
@@ -29,9 +30,11 @@ import time
 import traceback
 import warnings
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
+from fuzzfarm_shared.errors import TargetError
 from fuzzfarm_shared.values import pack, unpack
 from fuzzfarm_worker.processes.guardian import ORPHAN_WAIT_S, RETRY_S, TAG_PREFIX_SHIFT, tag_of
 from fuzzfarm_worker.sandbox.cells import Cells
@@ -73,6 +76,8 @@ class Zygote:
         self._own_tag = _own_tag()
         self._tags = None if self._own_tag is None else _first_tag(self._own_tag)
         self._serve: Any = None
+        self._prepare: Callable[[], Any] = _nothing
+        self._prepared: Any = None
         self._wakeup, self._waker = os.pipe()
         self._signals: dict[int, Any] = {}
         self._poll = select.poll()
@@ -83,8 +88,9 @@ class Zygote:
         """Import the module, then serve until the worker is gone."""
         hello = self._hello()
         sys.path[:] = hello["path"]
-        module, _, name = hello["serve"].partition(":")
-        self._serve = getattr(importlib.import_module(module), name)
+        self._serve = _named(hello["serve"])
+        if hello["prepare"]:
+            self._prepare = functools.partial(_named(hello["prepare"]), hello["options"])
         if COLD not in sys.argv:
             self._import(hello)
         self._watch_signals()
@@ -108,8 +114,12 @@ class Zygote:
     def _import(self, hello: dict[str, Any]) -> None:
         try:
             importlib.import_module(hello["module"])
+            self._prepared = self._prepare()
+        except TargetError as exc:
+            self._tell("unusable", str(exc), exc.target)
+            os._exit(0)
         except BaseException as exc:  # noqa: BLE001 - a module may end with SystemExit, or with "skip this"
-            self._tell("unusable", f"{type(exc).__name__}: {exc}")
+            self._tell("unusable", f"{type(exc).__name__}: {exc}", "")
             os._exit(0)
         if threading.active_count() > 1:
             self._start_again_cold(hello)
@@ -184,7 +194,8 @@ class Zygote:
             faulthandler.enable(file=2, all_threads=False)
             cells = Cells(memory)
             os.close(memory)
-            self._serve(socket.socket(fileno=connection), cells)
+            prepared = self._prepare() if COLD in sys.argv else self._prepared
+            self._serve(socket.socket(fileno=connection), cells, prepared)
             code = 0
         except BaseException:  # noqa: BLE001 - nothing may go on to be a second zygote
             traceback.print_exc()
@@ -259,6 +270,16 @@ class Zygote:
             socket.send_fds(self._control, [message], [descriptor])
         finally:
             os.close(descriptor)
+
+
+def _named(name: str) -> Any:
+    """Return what "module:function" names, which is ours."""
+    module, _, function = name.partition(":")
+    return getattr(importlib.import_module(module), function)
+
+
+def _nothing() -> None:
+    """Prepare nothing."""
 
 
 def _own_tag() -> int | None:

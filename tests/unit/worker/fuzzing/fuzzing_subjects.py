@@ -236,3 +236,19 @@ def fails_large_and_exits_small(number: int) -> None:
     if 500 < number < 1500:
         os._exit(9)
     assert number < 1500
+
+
+def prints_and_fails(number: int) -> None:
+    print(f"before {number}")
+    assert number <= 1000
+
+
+def prints_and_segfaults(number: int) -> None:
+    print(f"the number is {number}", flush=True)
+    if number % 50 == 7:
+        print("to the other stream", file=sys.stderr, flush=True)
+        ctypes.string_at(0)
+
+
+def prints_much(number: int) -> None:
+    os.write(1, b"x" * 200_000)

@@ -146,3 +146,24 @@ def test_only_one_module_uses_internals_of_hypothesis() -> None:
     files = Path(generation.__file__).parent.glob("*.py")
     users = [file.name for file in files if any(name in file.read_text() for name in internals)]
     assert users == ["generation.py"]
+
+
+@pytest.mark.parametrize("target", ["varied", "test_with_everything", "takes_a_dataclass"])
+def test_a_lean_example_is_the_one_that_hypothesis_would_draw(target: str) -> None:
+    """What is left out changes nothing of what is drawn."""
+    generator = loaded(target).generator
+    for index in range(100):
+        lean = generator.at(5, index)
+        assert isinstance(lean, generation.LeanData)
+        drawn = values_of(generator, lean)
+        generator.at(5, index)  # seeds the random numbers once more, for the plain one
+        assert values_of(generator, generation.ConjectureData(random=generator._random)) == drawn
+
+
+def values_of(generator: generation.Generator, data: generation.ConjectureData) -> tuple[str, bytes]:
+    drawn: list[generation.Drawn] = []
+    try:
+        generator.run(data, drawn.append)
+    except generation.Invalid:
+        return "invalid", b""
+    return repr(drawn[0].arguments), generation.encoded(data)

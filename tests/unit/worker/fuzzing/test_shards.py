@@ -14,7 +14,8 @@ from fuzzfarm_shared.errors import TargetError
 from fuzzfarm_shared.merging import merge
 from fuzzfarm_shared.outcomes import ErrorKind
 from fuzzfarm_worker.fuzzing import FuzzChildren
-from fuzzfarm_worker.fuzzing.interpreter import Interpreter, start_child
+from fuzzfarm_worker.fuzzing.interpreter import Interpreter
+from fuzzfarm_worker.fuzzing.nursery import Nursery, Target
 from fuzzfarm_worker.processes import ProcessManager
 
 
@@ -67,6 +68,29 @@ def test_a_crash_and_a_hang_tell_where() -> None:
         assert finding.location.startswith("fuzzing_subjects.py:")
         assert finding.location.endswith(f"in {target}")
         assert f"in {target}" in finding.traceback
+
+
+def test_a_finding_keeps_what_its_example_printed() -> None:
+    [finding] = run(operation("prints_and_fails")).findings
+    assert finding.example == "prints_and_fails(number=1001)"
+    assert finding.output == "before 1001\n"
+
+
+def test_what_a_crashing_example_printed_is_kept_apart_from_its_stack() -> None:
+    [finding] = run(operation("prints_and_segfaults"), 0, 120).findings
+    number = int(finding.example.removeprefix("prints_and_segfaults(number=").removesuffix(")"))
+    assert finding.output == f"the number is {number}\nto the other stream\n"
+    assert finding.traceback.startswith("Fatal Python error: Segmentation fault")
+
+
+def test_what_a_target_prints_does_not_pile_up() -> None:
+    async def main() -> int:
+        async with pool(1) as children:
+            await progress_of(children, operation("prints_much"), 0, 500)
+            [child] = children._idle
+            return os.fstat(child._printed).st_size
+
+    assert asyncio.run(main()) < 2_000_000
 
 
 def test_every_killing_example_is_counted_wherever_the_shards_are_cut() -> None:
@@ -205,16 +229,17 @@ def test_closing_kills_a_child_that_does_not_answer() -> None:
     async def main() -> int:
         made: list[Interpreter] = []
 
-        async def start(processes: ProcessManager) -> Interpreter:
-            made.append(await start_child(processes))
-            return made[-1]
+        class Watched(Nursery):
+            async def child(self, target: Target, memory_bytes: int | None) -> Interpreter:
+                made.append(await super().child(target, memory_bytes))
+                return made[-1]
 
-        async with pool(1, start_child=start) as children:
+        async with ProcessManager() as processes, FuzzChildren(processes, 1, nursery=Watched(processes)) as children:
             async with aclosing(children.run_shard(operation("hangs_always", example_timeout_s=50), 0, 10)) as shard:
                 while not made or made[0].recorder.running != 0:
                     await anext(shard)
             await progress_of(children, operation("passes"), 0, 10)
-        return made[0].process.returncode
+        return made[0].child.exited.result().returncode
 
     assert asyncio.run(main()) == -signal.SIGKILL
 

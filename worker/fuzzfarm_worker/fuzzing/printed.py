@@ -1,0 +1,47 @@
+"""What the running example has printed: both streams of a child go into one file, of which the end is kept."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+
+MAX_FILE_BYTES = 1_000_000
+"""When an example begins and there is more, it is forgotten."""
+
+MAX_READ_BYTES = 65_536
+
+
+class Printed:
+    """The child's own view of the file.
+
+    Args:
+        descriptor: of the file to which both streams go; None: what is printed goes elsewhere and is not kept.
+    """
+
+    def __init__(self, descriptor: int | None = None) -> None:
+        self._descriptor = descriptor
+        self._start = 0
+
+    def begin(self) -> int:
+        """An example begins; returns where its output will."""
+        if self._descriptor is None:
+            return 0
+        size = os.lseek(self._descriptor, 0, os.SEEK_END)
+        if size > MAX_FILE_BYTES:
+            os.ftruncate(self._descriptor, 0)
+            size = 0
+        self._start = size
+        return size
+
+    def taken(self) -> str:
+        """Return the end of what the example has printed so far."""
+        if self._descriptor is None:
+            return ""
+        for stream in (sys.stdout, sys.stderr):
+            # A target may have closed it, or put something else in its place.
+            with contextlib.suppress(OSError, ValueError, AttributeError):
+                stream.flush()
+        size = os.lseek(self._descriptor, 0, os.SEEK_END)
+        start = max(self._start if self._start <= size else 0, size - MAX_READ_BYTES)
+        return os.pread(self._descriptor, size - start, start).decode("utf-8", "backslashreplace")
