@@ -12,7 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from fuzzfarm import Batch, CallOperation, ErrorKind, Farm
+import pytest
+
+from fuzzfarm import Batch, CallOperation, ErrorKind, Farm, FuzzOperation
 
 WAIT_S = 40.0
 BACK_WITHIN_S = 5.0
@@ -189,6 +191,30 @@ def test_an_operation_that_kills_its_worker_is_named_by_the_second_death_and_its
             assert "before that a worker died that ran it" in error.message
             assert len((tmp_path / "killer").read_text().splitlines()) == 2
             await check_complete(batch, {*(f"k{n}" for n in range(20)), "killer"})
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the worker through /proc")
+def test_an_example_that_kills_workers_is_a_finding_and_the_others_run(
+    start_worker: Any, farm_settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    supervised = (sys.executable, "-m", "fuzzfarm_worker", "supervise", "--processes", "1")
+
+    async def scenario() -> None:
+        async with Farm.connect(**farm_settings) as farm:
+            start_worker(*supervised, lease_s=0.5, renew_every_s=0.1, commit_every_s=0.1)
+            batch = await farm.submit([FuzzOperation(key="f", target="farm_targets:fuzz_worker_killer", examples=300)])
+            result = (await batch.wait(WAIT_S)).results["f"]
+            assert result.examples == 300
+            [finding] = result.findings
+            number = (tmp_path / "killing-number").read_text()
+            assert finding.example == f"fuzz_worker_killer(number={number})"
+            assert (finding.kind, finding.message) == (
+                ErrorKind.WORKER_LOST,
+                "3 workers died while they ran this example",
+            )
 
     asyncio.run(scenario())
 

@@ -178,20 +178,37 @@ def test_a_fuzz_operation_whose_children_do_not_work_fails_at_once(host_settings
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize("chunk", ["shard", "merge"])
-def test_a_fuzz_operation_is_given_up_after_three_deaths(host_settings: WorkerHostSettings, chunk: str) -> None:
+def test_a_merge_is_given_up_after_three_deaths(host_settings: WorkerHostSettings) -> None:
     operation = FuzzOperation(target="farm_targets:fuzz_small", examples=10)
 
     async def scenario() -> None:
         async with bench(host_settings, HeldStore, [operation]) as (farm, store):
             store.go_on.set()
-            if chunk == "merge":
-                await farm.host.run_attempt((await farm.waiting())[0])
+            await farm.host.run_attempt((await farm.waiting())[0])
             await farm.die(3)
             await farm.run_all()
             error = await farm.error()
             assert error.kind is ErrorKind.WORKER_LOST
             assert "3 attempts" in error.message
+
+    asyncio.run(scenario())
+
+
+def test_the_example_at_which_three_workers_died_is_a_finding_and_the_others_run(
+    host_settings: WorkerHostSettings,
+) -> None:
+    operation = FuzzOperation(target="farm_targets:fuzz_nothing", examples=10)
+
+    async def scenario() -> None:
+        async with bench(host_settings, HeldStore, [operation]) as (farm, store):
+            store.go_on.set()
+            await farm.die(3)
+            await farm.run_all()
+            result = (await farm.batch.wait(WAIT_S)).results["0"]
+            assert result.examples == 10
+            [finding] = result.findings
+            assert (finding.kind, finding.index) == (ErrorKind.WORKER_LOST, 0)
+            assert finding.example.startswith("fuzz_nothing(number=")
 
     asyncio.run(scenario())
 

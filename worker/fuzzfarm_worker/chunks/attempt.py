@@ -28,6 +28,9 @@ from fuzzfarm_worker.renewal import Lease, LeaseEnd
 MOST_DEATHS = 3
 """A chunk whose worker died so often: its first operation without an outcome is given up."""
 
+ONE_BY_ONE_DEATHS = 2
+"""A chunk whose worker died so often: its operations, or examples, run one at a time, each recorded before the next."""
+
 CLOCK_MARGIN_S = 1.0
 """How far our idea of the server's clock may be behind: it is as old as the reply to the claim was when it came."""
 

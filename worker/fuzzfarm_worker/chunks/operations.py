@@ -16,7 +16,7 @@ from fuzzfarm_shared.outcomes import ErrorKind, OperationError
 from fuzzfarm_shared.payloads import Payload
 from fuzzfarm_shared.settings import WorkerHostSettings
 from fuzzfarm_shared.store.readings import outcome_context
-from fuzzfarm_worker.chunks.attempt import MOST_DEATHS, Attempt
+from fuzzfarm_worker.chunks.attempt import MOST_DEATHS, ONE_BY_ONE_DEATHS, Attempt
 from fuzzfarm_worker.chunks.recorder import Recorder
 from fuzzfarm_worker.chunks.telling import Teller
 from fuzzfarm_worker.executors.kernel import Call, Record
@@ -30,9 +30,6 @@ from fuzzfarm_worker.sandbox.link import LOAD_TIMEOUT_S
 
 HANG_MARGIN_S = 5.0
 """A loop that did not come round for this long after the longest time-out of a chunk is hung."""
-
-ONE_BY_ONE_DEATHS = 2
-"""Workers that must have died with a chunk before its operations run one at a time."""
 
 SIGN_OF_LIFE_S = 1.0
 """How often a chunk shows that the loop comes round, whatever the settings say of commits."""

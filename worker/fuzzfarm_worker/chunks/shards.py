@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import aclosing
+from dataclasses import replace
 
 from fuzzfarm_shared.errors import TargetError
 from fuzzfarm_shared.log import get_logger
@@ -15,7 +16,7 @@ from fuzzfarm_shared.payloads import Payload
 from fuzzfarm_shared.segments import Segment, encode_segment
 from fuzzfarm_shared.store.readings import outcome_context, partial_context
 from fuzzfarm_shared.values import pack, unpack
-from fuzzfarm_worker.chunks.attempt import MOST_DEATHS, Attempt
+from fuzzfarm_worker.chunks.attempt import MOST_DEATHS, ONE_BY_ONE_DEATHS, Attempt
 
 GUIDED_SHARE = 8
 """A shard takes this part of what is left, so that shards get shorter towards the end and all workers end together
@@ -29,6 +30,9 @@ LONG_S = 5.0
 
 LANE_EXAMPLES = 1 << 32
 """Indexes of one shard of a run that is bounded by time: more than it can get through."""
+
+CAREFUL_EXAMPLES = 10_000
+"""Examples that run one by one after two deaths; they take about half a minute."""
 
 MANY_DEATHS = (
     f"{MOST_DEATHS} attempts at a part of this operation ended with their worker, or failed in it: it is given up"
@@ -58,10 +62,6 @@ class ShardWork:
         if attempt.claim.given_up or (deadline_s is not None and deadline_s <= 0):
             await self._finish()
             return
-        if attempt.claim.deaths >= MOST_DEATHS:
-            await self._fail(ErrorKind.WORKER_LOST, MANY_DEATHS)
-            return
-        await self._keep_a_share()
         try:
             async with asyncio.timeout(self._operation.timeout_s):
                 await self._run_examples(deadline_s)
@@ -95,10 +95,33 @@ class ShardWork:
         attempt.station.tools.allowed.check_target(self._operation.target)
         if self._operation.strategy is not None:
             attempt.station.tools.allowed.check_target(self._operation.strategy)
+        if attempt.claim.deaths >= ONE_BY_ONE_DEATHS:
+            await self._run_one_by_one(deadline_s)
+            return
+        await self._keep_a_share()
         ends_at = None if deadline_s is None else time.monotonic() + deadline_s
         while self._next < attempt.stop and not attempt.stopping:
             if await self._run_some(None if ends_at is None else max(0.0, ends_at - time.monotonic())):
                 return
+
+    async def _run_one_by_one(self, deadline_s: float | None) -> None:
+        """Commit each example before the next starts, because one of them may have killed workers; share the rest."""
+        attempt, ends_at = self._attempt, None if deadline_s is None else time.monotonic() + deadline_s
+        if attempt.claim.deaths >= MOST_DEATHS:
+            blamed = await attempt.station.children.blame(self._operation, self._next, MOST_DEATHS)
+            self._pending.append(replace(_nothing(self._operation.seed), examples=1, findings=[blamed]))
+            self._next += 1
+            await self._commit(self._next)
+        if self._next + CAREFUL_EXAMPLES < attempt.stop:
+            await attempt.hand_back_from(self._next + CAREFUL_EXAMPLES)
+        while self._next < attempt.stop and not attempt.stopping:
+            if ends_at is not None and time.monotonic() >= ends_at:
+                return
+            async for progress in attempt.station.children.run_shard(self._operation, self._next, self._next + 1):
+                self._pending.append(progress.result)
+                self._next = progress.next_index
+            if self._next < attempt.stop:
+                await self._commit(self._next)
 
     async def _run_some(self, deadline_s: float | None) -> bool:
         """Run examples, committing on the way, until what is left should be shared; True at the end of the shard.

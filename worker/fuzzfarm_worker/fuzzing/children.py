@@ -9,8 +9,10 @@ from types import TracebackType
 from typing import Self
 
 from fuzzfarm_shared.operations import FuzzOperation
-from fuzzfarm_worker.fuzzing.driving import Drive
-from fuzzfarm_worker.fuzzing.interpreter import Interpreter
+from fuzzfarm_shared.outcomes import ErrorKind, Finding
+from fuzzfarm_worker.fuzzing.deaths import death_failure
+from fuzzfarm_worker.fuzzing.driving import DESCRIBE_EXTRA_S, Drive
+from fuzzfarm_worker.fuzzing.interpreter import Death, Interpreter
 from fuzzfarm_worker.fuzzing.nursery import Nursery, Target
 from fuzzfarm_worker.fuzzing.shards import Shard, ShardProgress
 from fuzzfarm_worker.processes import ProcessManager
@@ -111,6 +113,28 @@ class FuzzChildren:
             finally:
                 self._busy -= 1
                 drive.abandon()
+
+    async def blame(self, operation: FuzzOperation, index: int, deaths: int) -> Finding:
+        """Return the finding of an example with which so many workers died; it is generated, and not run.
+
+        Raises:
+            TargetError: when the target cannot be fuzzed.
+            RuntimeError: when there is no child to generate it.
+        """
+        async with self._slots:
+            child = await self.ready(operation)
+            try:
+                described = await child.describe(operation.seed, index, operation.example_timeout_s + DESCRIBE_EXTRA_S)
+            except BaseException:
+                self.retire(child)
+                raise
+            if described is None:
+                self.retire(child)
+            else:
+                self.keep(child, operation)
+            failure = death_failure(operation.target, Death(index, False, -9, [], ""), 0.0, described)
+            failure |= {"kind": ErrorKind.WORKER_LOST, "message": f"{deaths} workers died while they ran this example"}
+            return Shard(operation, index, index + 1, None, set()).finding(failure, child, 1)
 
     def _shrunk_of(self, operation: FuzzOperation) -> set[str]:
         key = _key(operation)
