@@ -17,11 +17,11 @@ from fuzzfarm.submission import Submission
 from fuzzfarm_shared.connection import check_server, connect
 from fuzzfarm_shared.errors import DuplicateKeyError
 from fuzzfarm_shared.keys import check_batch_key, new_batch_key
-from fuzzfarm_shared.outcomes import BatchStatus
+from fuzzfarm_shared.outcomes import BatchStatus, Finding
 from fuzzfarm_shared.reports import QueueReport, WorkerReport
 from fuzzfarm_shared.schedule import PLAIN, Priority, Schedule
 from fuzzfarm_shared.settings import ProducerSettings
-from fuzzfarm_shared.store import FarmReadings, ReadingStore, Server, SubmissionStore
+from fuzzfarm_shared.store import FarmReadings, FindingStore, ReadingStore, Server, SubmissionStore
 
 
 class Farm:
@@ -172,6 +172,31 @@ class Farm:
     async def queue(self) -> QueueReport:
         """Return how many chunks wait and run, and how long the oldest of them has waited."""
         return await FarmReadings(self._server).queue()
+
+    async def findings(self, target: str | None = None) -> list[Finding]:
+        """Return the findings of one target, or of all, from whatever batch, those seen last first.
+
+        Args:
+            target: "module:function"; None: all targets of the farm.
+
+        A finding is kept for `FUZZFARM_FINDINGS_TTL_S` after it was last seen, and at most 1,000 of a target.
+
+        Raises:
+            FarmUnreachableError: when the server stays away.
+        """
+        return await self._findings.read(target)
+
+    async def findings_named(self, beginning: str) -> list[Finding]:
+        """Return the finding with this id, or those whose id begins so; raises as `findings`."""
+        return await self._findings.named(beginning)
+
+    async def forget(self, finding: Finding) -> bool:
+        """Forget a finding and return whether it was known; seen again, it is a new one. Raises as `findings`."""
+        return await self._findings.forget(finding)
+
+    @property
+    def _findings(self) -> FindingStore:
+        return FindingStore(self._server, self.settings.signer)
 
     @property
     def _server(self) -> Server:

@@ -13,7 +13,7 @@ from fuzzfarm.batch import Batch
 from fuzzfarm.farm import Farm
 from fuzzfarm.feed import Operations
 from fuzzfarm.streams import LiveStream, OutcomeStream
-from fuzzfarm_shared.outcomes import BatchAggregate, BatchStatus, Outcome
+from fuzzfarm_shared.outcomes import BatchAggregate, BatchStatus, Finding, Outcome
 from fuzzfarm_shared.progress import Progress
 from fuzzfarm_shared.reports import QueueReport, WorkerReport
 from fuzzfarm_shared.schedule import Priority
@@ -89,6 +89,18 @@ class SyncFarm:
     def queue(self) -> QueueReport:
         """As `Farm.queue`."""
         return self.run(self._farm.queue())
+
+    def findings(self, target: str | None = None) -> list[Finding]:
+        """As `Farm.findings`."""
+        return self.run(self._farm.findings(target))
+
+    def findings_named(self, beginning: str) -> list[Finding]:
+        """As `Farm.findings_named`."""
+        return self.run(self._farm.findings_named(beginning))
+
+    def forget(self, finding: Finding) -> bool:
+        """As `Farm.forget`."""
+        return self.run(self._farm.forget(finding))
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Return the result of a coroutine of this farm; KeyboardInterrupt here cancels it.

@@ -86,6 +86,19 @@ class Keys:
         """Stream: batches that were told to stop, so that workers hear of it at once."""
         return f"{self.namespace}:stops"
 
+    @property
+    def findings(self) -> str:
+        """Sorted set: targets with findings, by the server time (ms) at which one was last seen."""
+        return f"{self.namespace}:findings"
+
+    def findings_of(self, target: str) -> str:
+        """Hash: finding id to its record (see finding.lua), of all batches."""
+        return f"{self.namespace}:f:{target}"
+
+    def findings_seen(self, target: str) -> str:
+        """Sorted set: ids of a target's findings by the server time (ms) at which each was last seen."""
+        return f"{self.namespace}:fs:{target}"
+
     def worker(self, name: str) -> str:
         """What one worker tells of itself."""
         return f"{self.namespace}:w:{name}"

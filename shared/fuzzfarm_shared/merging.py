@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable
 from dataclasses import replace
 
-from fuzzfarm_shared.outcomes import Finding, FuzzResult
+from fuzzfarm_shared.outcomes import MAX_HOSTS, Finding, FuzzResult
+
+RANKED_CHARS = 64
+"""Beginning of an example that decides between two of the same length."""
+
+_LAST = 2**64 - 1
+"""Behind every length and index: it has as many digits."""
 
 
 def merge(results: Iterable[FuzzResult]) -> FuzzResult:
@@ -34,17 +39,30 @@ def merge(results: Iterable[FuzzResult]) -> FuzzResult:
 
 
 def combine(one: Finding, other: Finding) -> Finding:
-    """Return two sightings of one finding as one: the smaller example, counts added, first and last seen."""
+    """Return two sightings of one finding as one: the smaller example, counts added, first and last seen, hosts.
+
+    Replays are those of the smaller example, or of the other one where that was not replayed yet.
+    """
+    smaller, larger = sorted((one, other), key=rank)
+    replayed = smaller if smaller.replays else larger
     return replace(
-        min(one, other, key=_size),
+        smaller,
         count=one.count + other.count,
         first_seen=min(one.first_seen, other.first_seen),
         last_seen=max(one.last_seen, other.last_seen),
+        hosts=tuple(dict.fromkeys([*one.hosts, *other.hosts]))[:MAX_HOSTS],
+        replays=replayed.replays,
+        replay_failures=replayed.replay_failures,
     )
 
 
-def _size(finding: Finding) -> tuple[int, int, str, int]:
-    # Shortlex, as Hypothesis orders examples; one that its test lists has no choices, and a generated one is smaller.
-    choices = len(finding.choices) or sys.maxsize
-    index = sys.maxsize if finding.index is None else finding.index
-    return choices, len(finding.example), finding.example, index
+def rank(finding: Finding) -> str:
+    """Return text that sorts sightings of a finding, the smallest example first.
+
+    Shortlex, as Hypothesis orders examples; one that its test lists has no choices, and a generated one is smaller.
+    Only hexadecimal digits, because the server's scripts compare text by the server's locale.
+    """
+    choices = len(finding.choices) or _LAST
+    index = _LAST if finding.index is None else finding.index
+    start = finding.example[:RANKED_CHARS].encode("utf-8", "surrogatepass").hex()
+    return f"{choices:016x}{len(finding.example):016x}{start}{index:016x}"

@@ -14,6 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from fuzzfarm_shared.schedule import Priority
 
+MAX_HOSTS = 20
+"""Hosts that a finding names: enough to see whether it is one host or the farm."""
+
 
 class ErrorKind(StrEnum):
     """Why an operation has no value."""
@@ -136,6 +139,11 @@ class Finding:
         hypothesis: version of Hypothesis that found it.
         replay: a command line that runs the example again.
         output: the end of what the example printed, on both streams.
+        example_timeout_s: seconds that one example had.
+        memory_bytes: address space that the child had, or None for no limit.
+        hosts: names of the hosts on which it was seen, at most `MAX_HOSTS` of them.
+        replays: how often the example was run again to confirm it; 0: not yet.
+        replay_failures: how often it failed then in the same way.
     """
 
     id: str
@@ -158,6 +166,16 @@ class Finding:
     hypothesis: str
     replay: str
     output: str = ""
+    example_timeout_s: float = 1.0
+    memory_bytes: int | None = None
+    hosts: tuple[str, ...] = ()
+    replays: int = 0
+    replay_failures: int = 0
+
+    @property
+    def flaky(self) -> bool:
+        """Whether the example passed in some of its replays."""
+        return self.replay_failures < self.replays
 
 
 @dataclass(frozen=True, slots=True)

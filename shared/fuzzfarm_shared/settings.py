@@ -58,6 +58,9 @@ class FarmSettings(BaseSettings):
     result_ttl_s: int = Field(
         default=7 * 86_400, ge=60, description="Seconds that a batch is kept after its last change."
     )
+    findings_ttl_s: int = Field(
+        default=90 * 86_400, ge=60, description="Seconds that a finding is kept after it was last seen."
+    )
     max_payload_bytes: int = Field(
         default=16 * 1024 * 1024, ge=1024, le=MAX_BODY_BYTES, description="Largest encoded operation or result."
     )

@@ -11,7 +11,7 @@ from typing import Any
 from fuzzfarm.batch import Batch
 from fuzzfarm.cli.early_findings import EarlyFindings
 from fuzzfarm.cli.failures import ExitCode, UsageError
-from fuzzfarm.cli.finding_files import FOLDER, Circumstances, SavedFinding, save
+from fuzzfarm.cli.finding_files import FOLDER, SavedFinding, save
 from fuzzfarm.cli.following import Follower
 from fuzzfarm.cli.fuzz_process import MODULE_PATH, collect, module_path
 from fuzzfarm.cli.meter import meter_for
@@ -168,7 +168,7 @@ async def fuzz(plan: Plan, output: Output) -> Ending:
         os.environ[MODULE_PATH] = module_path(filter(None, roots.values()))  # for the workers that we start
     async with chosen_farm(plan.redis, plan.workers) as farm:
         ending = await Campaign(farm, plan, roots, output).run()
-    keep(plan, ending)
+    keep(ending)
     summarize(ending, output)
     return ending
 
@@ -197,13 +197,11 @@ def make_operations(plan: Plan, targets: Sequence[str]) -> list[FuzzOperation]:
     return [FuzzOperation(key=target, target=target, strategy=plan.strategy, **options) for target in targets]
 
 
-def keep(plan: Plan, ending: Ending) -> None:
+def keep(ending: Ending) -> None:
     """Save all findings, each with what its replay needs."""
-    settings = make_operations(plan, ["same:options"])[0]
     for key, findings in ending.harvest.findings.items():
-        circumstances = Circumstances(ending.roots.get(key), settings.example_timeout_s, settings.memory_bytes)
         for finding in findings:
-            save(SavedFinding(finding, circumstances))
+            save(SavedFinding(finding, ending.roots.get(key)))
 
 
 def summarize(ending: Ending, output: Output) -> None:

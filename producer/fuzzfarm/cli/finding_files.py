@@ -18,33 +18,23 @@ FOLDER = Path(".fuzzfarm") / "findings"
 
 
 @dataclass(frozen=True, slots=True)
-class Circumstances:
-    """What a replay needs beyond the finding.
+class SavedFinding:
+    """A finding, and what its replay needs beyond it.
 
     Attributes:
+        finding: the finding.
         root: folder that the target's module is imported from, or None when it is on the module path.
-        example_timeout_s: seconds that one example had.
-        memory_bytes: address space that the child had, or None.
     """
 
-    root: str | None = None
-    example_timeout_s: float = 1.0
-    memory_bytes: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class SavedFinding:
-    """A finding and the circumstances it was found under."""
-
     finding: Finding
-    circumstances: Circumstances = Circumstances()
+    root: str | None = None
 
 
 def save(saved: SavedFinding, folder: Path = FOLDER) -> Path:
     """Write a finding, replacing an earlier sighting, and return its file."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{saved.finding.id}.json"
-    record = {**finding_record(saved.finding), **dataclasses.asdict(saved.circumstances)}
+    record = {**finding_record(saved.finding), "root": saved.root}
     half_written = path.with_suffix(".part")
     half_written.write_text(to_json(record) + "\n")
     half_written.replace(path)
@@ -59,12 +49,11 @@ def load(path: Path) -> SavedFinding:
     """
     try:
         record: dict[str, Any] = json.loads(path.read_text())
-        values = {field.name: record[field.name] for field in dataclasses.fields(Finding)}
+        values = {field.name: record[field.name] for field in dataclasses.fields(Finding) if field.name in record}
         values["choices"] = base64.b64decode(values["choices"])
         values["kind"] = ErrorKind(values["kind"])
-        known = {field.name for field in dataclasses.fields(Circumstances)}
-        circumstances = Circumstances(**{name: record[name] for name in known & record.keys()})
-        return SavedFinding(Finding(**values), circumstances)
+        values["hosts"] = tuple(values.get("hosts", ()))
+        return SavedFinding(Finding(**values), record.get("root"))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
         raise UsageError(f"{path} holds no finding ({exc}): give a file that `fuzzfarm fuzz` wrote") from exc
 

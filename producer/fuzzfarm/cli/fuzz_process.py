@@ -34,12 +34,12 @@ async def collect(names: Sequence[str]) -> list[dict[str, Any]]:
 
 async def replay(saved: SavedFinding) -> dict[str, Any]:
     """Run a finding's example again in fresh children and return the verdict."""
-    circumstances = saved.circumstances
-    options = ["--example-timeout-s", str(circumstances.example_timeout_s)]
-    if circumstances.memory_bytes is not None:
-        options += ["--memory-bytes", str(circumstances.memory_bytes)]
-    roots = () if circumstances.root is None else (circumstances.root,)
-    return (await _ask("replay", options, roots, to_json(finding_record(saved.finding))))[-1]
+    finding = saved.finding
+    options = ["--example-timeout-s", str(finding.example_timeout_s)]
+    if finding.memory_bytes is not None:
+        options += ["--memory-bytes", str(finding.memory_bytes)]
+    roots = () if saved.root is None else (saved.root,)
+    return (await _ask("replay", options, roots, to_json(finding_record(finding))))[-1]
 
 
 async def _ask(module: str, arguments: Sequence[str], roots: Iterable[str], text: str = "") -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from fuzzfarm_shared.store.attempts import AttemptStore, Claim, Commit, CommitReply, Refused, TakeOver
 from fuzzfarm_shared.store.farm_readings import FarmReadings
+from fuzzfarm_shared.store.findings import FindingStore, Sighting, sighting
 from fuzzfarm_shared.store.readings import OutcomeCursor, ReadingStore
 from fuzzfarm_shared.store.reaping import ReapingStore
 from fuzzfarm_shared.store.server import Server
@@ -16,12 +17,15 @@ __all__ = [
     "CommitReply",
     "EncodedPayload",
     "FarmReadings",
+    "FindingStore",
     "OutcomeCursor",
     "ReadingStore",
     "ReapingStore",
     "Refused",
     "Server",
+    "Sighting",
     "SubmissionStore",
     "TakeOver",
     "TellingStore",
+    "sighting",
 ]

@@ -9,6 +9,7 @@ from typing import Any
 from fuzzfarm_shared.keys import AttemptId, Lane, Part, random_bits
 from fuzzfarm_shared.ranges import RangeSet
 from fuzzfarm_shared.schedule import StopReason
+from fuzzfarm_shared.store.findings import Sighting, sighting_arguments
 from fuzzfarm_shared.store.server import Server
 
 SETTLING_REFUSALS = 3
@@ -118,6 +119,7 @@ class Commit:
         final: nothing of the chunk is left.
         given_up: the fuzz operation has failed; its other shards need not run.
         partial: the envelope holds the result of a shard, to be merged later.
+        findings: what the shard found since its last commit.
     """
 
     number: int
@@ -131,6 +133,7 @@ class Commit:
     final: bool = False
     partial: bool = False
     given_up: bool = False
+    findings: Sequence[Sighting] = ()
 
 
 class AttemptStore:
@@ -190,6 +193,7 @@ class AttemptStore:
             int(commit.partial),
             random_bits(),
             int(commit.given_up),
+            *sighting_arguments(commit.findings, self._server.settings.findings_ttl_s),
         )
         return CommitReply(fenced=status == b"fenced", stop_reason=_stop_reason(reason))
 
@@ -242,7 +246,7 @@ class AttemptStore:
         """Return the signed order with which the batch was cancelled; empty without one."""
         return await self._server.call("HGET", self._server.settings.keys.batch(batch, Part.META), "order") or b""
 
-    async def _run(self, script: str, attempt: AttemptId, *args: str | int | bytes) -> Any:
+    async def _run(self, script: str, attempt: AttemptId, *args: str | float | bytes) -> Any:
         return await self._server.run(script, attempt.batch, attempt.chunk, attempt.token, *args)
 
 

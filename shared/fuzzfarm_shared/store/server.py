@@ -17,6 +17,9 @@ from fuzzfarm_shared.keys import Lane, Part
 from fuzzfarm_shared.schedule import Priority
 from fuzzfarm_shared.settings import FarmSettings
 
+LIBRARIES = {"commit": ("prelude", "finding"), "forget": ("prelude", "finding")}
+"""What stands in front of a script, where it needs more than the prelude."""
+
 
 @lru_cache
 def source(name: str) -> str:
@@ -34,7 +37,8 @@ def source(name: str) -> str:
         f"CLOCK_SKEW_MS = {arq_queue.CLOCK_SKEW_MS}, LANE_GAP_MS = {arq_queue.LANE_GAP_MS}, "
         f"FUNCTION = '{arq_queue.FUNCTION}'}}\n"
     )
-    return header + (folder / "prelude.lua").read_text() + (folder / f"{name}.lua").read_text()
+    files = (*LIBRARIES.get(name, ("prelude",)), name)
+    return header + "".join((folder / f"{file}.lua").read_text() for file in files)
 
 
 @lru_cache

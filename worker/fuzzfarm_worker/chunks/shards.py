@@ -11,9 +11,10 @@ from fuzzfarm_shared.errors import TargetError
 from fuzzfarm_shared.log import get_logger
 from fuzzfarm_shared.merging import merge
 from fuzzfarm_shared.operations import FuzzOperation
-from fuzzfarm_shared.outcomes import ErrorKind, FuzzResult, OperationError
+from fuzzfarm_shared.outcomes import ErrorKind, Finding, FuzzResult, OperationError
 from fuzzfarm_shared.payloads import Payload
 from fuzzfarm_shared.segments import Segment, encode_segment
+from fuzzfarm_shared.store import Sighting, sighting
 from fuzzfarm_shared.store.readings import outcome_context, partial_context
 from fuzzfarm_shared.values import pack, unpack
 from fuzzfarm_worker.chunks.attempt import MOST_DEATHS, ONE_BY_ONE_DEATHS, Attempt
@@ -169,11 +170,22 @@ class ShardWork:
     async def _commit(self, upto: int) -> None:
         """Commit what ran and count the units up to `upto` as done."""
         attempt = self._attempt
-        result = merge(self._pending) if self._pending else _nothing(self._operation.seed)
+        result = self._seen_here(merge(self._pending)) if self._pending else _nothing(self._operation.seed)
         self._pending = []
         units, self._committed = upto - self._committed, upto
         attempt.done.add_all(range(attempt.claim.start, upto))
-        await attempt.commit(self._sealed(pack(result)), units=units, examples=result.examples, partial=True)
+        sightings = [self._sighting(finding) for finding in result.findings]
+        await attempt.commit(
+            self._sealed(pack(result)), units=units, examples=result.examples, partial=True, findings=sightings
+        )
+
+    def _seen_here(self, result: FuzzResult) -> FuzzResult:
+        host = self._attempt.station.settings.name
+        return replace(result, findings=[replace(finding, hosts=(host,)) for finding in result.findings])
+
+    def _sighting(self, finding: Finding) -> Sighting:
+        station = self._attempt.station
+        return sighting(finding, station.settings.name, station.signer)
 
     async def _finish(self) -> None:
         """Commit the rest; what a time limit left out counts as done."""

@@ -217,6 +217,8 @@ class Shard:
             python=child.python,
             hypothesis=child.hypothesis,
             replay=f"fuzzfarm replay {failure['id']}",
+            example_timeout_s=operation.example_timeout_s,
+            memory_bytes=operation.memory_bytes,
         )
 
     def _add(self, finding: Finding) -> None:

@@ -1,6 +1,7 @@
 -- Record outcomes of one attempt. ARGV: batch, chunk, token, commit number (1, 2, ...), envelope ("" for none),
 -- succeeded, failed, cancelled, units, examples, units done so far (packed), final (0/1), partial (0/1), random bits, given up (0/1: the
--- fuzz operation has failed, so its other shards need not run).
+-- fuzz operation has failed, so its other shards need not run), then what it found: seconds to keep a finding, most of a
+-- target, most hosts of one, and the ten fields of each `Sighting`.
 -- `partial` envelopes are results of a shard, kept until the last one of their fuzz operation is there; then a merge
 -- chunk is queued, whose commit records the operation's one outcome.
 -- Returns {"ok" | "fenced" | "again", stop reason}.
@@ -32,6 +33,11 @@ elseif envelope ~= '' then
   for i, name in ipairs({'succeeded', 'failed', 'cancelled'}) do
     if ARGV[5 + i] ~= '0' then redis.call('HINCRBY', meta, name, ARGV[5 + i]) end
   end
+end
+for i = 19, #ARGV, 10 do
+  local sighting = {}
+  for j, name in ipairs(SIGHTING) do sighting[name] = ARGV[i + j - 1] end
+  record_finding(sighting, tonumber(ARGV[16]), tonumber(ARGV[17]), tonumber(ARGV[18]))
 end
 if ARGV[15] == '1' then redis.call('HSET', payloads, 'x' .. rec.p, 1) end
 if ARGV[10] ~= '0' then redis.call('HINCRBY', meta, 'examples', ARGV[10]) end

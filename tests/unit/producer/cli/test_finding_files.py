@@ -2,37 +2,35 @@ import json
 from dataclasses import replace
 
 import pytest
+from sightings import finding
 
 from fuzzfarm.cli.failures import UsageError
-from fuzzfarm.cli.finding_files import Circumstances, SavedFinding, load, load_all, named, save
-from fuzzfarm_shared.outcomes import ErrorKind, Finding
+from fuzzfarm.cli.finding_files import SavedFinding, load, load_all, named, save
 
-FINDING = Finding(
+FINDING = finding(
     id="abc123",
-    target="m:f",
-    strategy=None,
-    kind=ErrorKind.EXCEPTION,
-    type="ValueError",
     message="bad \ud800",
-    location="m.py:3 in f",
-    signature="s",
     example="f('\\x00')",
     index=None,
-    seed=7,
     choices=b"\x00\xff",
-    traceback="",
-    count=2,
-    first_seen=1.0,
     last_seen=2.0,
-    python="3.11.7",
-    hypothesis="6.170",
-    replay="fuzzfarm replay abc123",
+    example_timeout_s=2.5,
+    memory_bytes=64_000_000,
+    hosts=("pear", "apple"),
 )
 
 
 def test_a_saved_finding_is_read_back_as_it_was(tmp_path):
-    saved = SavedFinding(FINDING, Circumstances("/src", 2.5, 64_000_000))
+    saved = SavedFinding(FINDING, "/src")
     assert load(save(saved, tmp_path / "new")) == saved
+
+
+def test_a_finding_that_an_older_fuzzfarm_saved_is_read(tmp_path):
+    path = save(SavedFinding(FINDING, "/src"), tmp_path)
+    record = json.loads(path.read_text())
+    del record["hosts"], record["replays"]
+    path.write_text(json.dumps(record))
+    assert load(path) == SavedFinding(replace(FINDING, hosts=()), "/src")
 
 
 def test_a_saved_finding_is_what_the_replay_process_reads(tmp_path):

@@ -18,6 +18,7 @@ WITHOUT_OPTION = {
     "redis_url",  # --redis, as everywhere
     "signing_key",
     "result_ttl_s",  # of producers
+    "findings_ttl_s",  # all hosts must agree
     "max_payload_bytes",  # all hosts must agree
     "connect_timeout_s",
     "commit_every_s",
