@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from fuzzfarm_worker.fuzzing import signature
 from fuzzfarm_worker.fuzzing.generation import Drawn, Invalid, call_source, encoded, fingerprint, size
+from fuzzfarm_worker.fuzzing.last_words import Tell, last_words
 from fuzzfarm_worker.fuzzing.printed import Printed
 from fuzzfarm_worker.fuzzing.recorder import SHRINKING, Cell
 from fuzzfarm_worker.fuzzing.subject import Subject
@@ -70,7 +71,7 @@ class Examples:
         self._cells = cells
         self._sender = sender
         self._seen: set[int] = set()
-        self._interactive = False
+        self._interactive = subject.generator.interactive
         self._best: dict[str, _Best] = {}
         self._printed = printed or Printed()
 
@@ -123,19 +124,29 @@ class Examples:
         return self._generator.stored(b""), lambda _drawn: self._subject.call_explicit(explicit[index])
 
     def _count_and_call(self, drawn: Drawn) -> None:
-        mark = fingerprint(drawn.data)
-        if mark in self._seen and not self._interactive:
+        is_new = self._note(drawn)
+        if not is_new and not self._interactive:
             return
-        if len(self._seen) >= MAX_SEEN:
-            self._seen.clear()
-        self._seen.add(mark)
         self._cells[Cell.DISTINCT] += 1
         before = size(drawn.data)
         try:
             self._subject.call_drawn(drawn)
         finally:
-            # A target that draws while it runs (`st.data()`) does more than its arguments tell apart.
-            self._interactive = self._interactive or size(drawn.data) != before
+            if size(drawn.data) != before:  # it draws while it runs, so its arguments do not tell its examples apart
+                self._interactive = True
+                is_new = self._note(drawn)
+            if not is_new:
+                self._cells[Cell.DISTINCT] -= 1
+
+    def _note(self, drawn: Drawn) -> bool:
+        """Remember what is drawn by now, and return whether it was not seen before."""
+        mark = fingerprint(drawn.data)
+        if mark in self._seen:
+            return False
+        if len(self._seen) >= MAX_SEEN:
+            self._seen.clear()
+        self._seen.add(mark)
+        return True
 
     def _record(self, exc: BaseException, data: Any, index: int) -> None:
         self._cells[Cell.STARTED] = time.monotonic_ns()  # telling it has its own time
@@ -170,19 +181,24 @@ class Examples:
 
     def source(self, choices: bytes, index: int | None) -> str:
         """Return the call of an example as Python source, with what it draws while it runs as comments."""
-        name, explicit = self._subject.name, self._subject.explicit
+        explicit = self._subject.explicit
         if index is not None and index < len(explicit):
-            return clean(call_source(name, [], explicit[index].kwargs), MAX_TEXT_CHARS)
-        data = self._generator.stored(choices)
+            return clean(call_source(self._subject.name, [], explicit[index].kwargs), MAX_TEXT_CHARS)
+        lines: list[str] = []
+        if self._interactive:
+            self._generator.report(self._generator.stored(choices), self._subject.call_drawn, lines.append)
+        return self._shown(self._generator.stored(choices), lines)
+
+    def _shown(self, data: Any, lines: list[str]) -> str:
+        """Return an example as Python source: the steps that a state machine told, or a call, and what it told."""
+        name = self._subject.name
+        if self._subject.machine is not None:
+            return clean("\n".join(lines or [f"state = {self._subject.machine.__name__}()"]), MAX_TEXT_CHARS)
         try:
             text = self._generator.source(data, name, self._subject.bind)
         except BaseException as exc:  # noqa: BLE001  # generating it is what fails
             return f"{name}(...)  # its generation raises {type(exc).__name__}"
-        if self._interactive:
-            again = self._generator.stored(choices)
-            lines = self._generator.reported(again, self._subject.call_drawn)
-            text = "\n".join([text, *(f"# {line}" for line in lines)])
-        return clean(text, MAX_TEXT_CHARS)
+        return clean("\n".join([text, *(f"# {line}" for line in lines)]), MAX_TEXT_CHARS)
 
     def describe(self, index: int) -> dict[str, Any]:
         """Generate the example of an index, without running it, and return what tells it."""
@@ -195,8 +211,25 @@ class Examples:
         except BaseException as exc:  # noqa: BLE001  # code of the user inside a strategy
             source = f"{self._subject.name}(...)  # its generation raises {type(exc).__name__}"
             return {"example": source, "choices": encoded(data), "fingerprint": None}
+        if self._subject.generator.interactive:
+            return self._last_words(index)
         choices = encoded(data)
         return {"example": self.source(choices, None), "choices": choices, "fingerprint": fingerprint(data)}
+
+    def _last_words(self, index: int) -> dict[str, Any]:
+        """Return what tells an example that draws while it runs and ends its interpreter: it has to run once more."""
+        lines: list[str] = []
+        choices, announced = b"", ""
+        for text, choices, is_announcement in last_words(lambda tell: self._confess(index, tell)):  # noqa: B007
+            announced = text if is_announcement else ""
+            lines += [] if is_announcement else [text]
+        shown = self._shown(self._generator.at(self._seed, index), [*lines, *filter(None, [announced])])
+        return {"example": shown, "choices": choices, "fingerprint": None}
+
+    def _confess(self, index: int, tell: Tell) -> None:
+        data = self._generator.at(self._seed, index)
+        self._subject.announce_steps(lambda step: tell([step, encoded(data), True]))
+        self._generator.report(data, self._subject.call_drawn, lambda line: tell([line, encoded(data), False]))
 
     def once(self, index: int | None, choices: bytes) -> dict[str, Any] | None:
         """Run one example, by its address where it has one, and return its failure, or None when it passes."""

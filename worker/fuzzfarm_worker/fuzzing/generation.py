@@ -17,6 +17,7 @@ import unittest
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import wraps
 from hashlib import blake2b
 from random import Random
 from typing import Any, cast
@@ -35,6 +36,7 @@ from hypothesis.internal.constants_ast import Constants
 from hypothesis.internal.floats import float_to_int, int_to_float
 from hypothesis.reporting import with_reporter
 from hypothesis.strategies import SearchStrategy
+from hypothesis.strategies import data as interactive_data
 from hypothesis.strategies._internal.lazy import unwrap_strategies
 from hypothesis.vendor.pretty import RepresentationPrinter
 from hypothesis.version import __version__ as hypothesis_version
@@ -44,7 +46,9 @@ __all__ = [
     "Explicit",
     "Generator",
     "Invalid",
+    "announce_rules",
     "call_source",
+    "draws_while_running",
     "encoded",
     "explicit_examples",
     "fingerprint",
@@ -52,10 +56,11 @@ __all__ = [
     "hypothesis_version",
     "inner_test",
     "is_hypothesis_test",
-    "is_state_machine",
+    "machine_test",
     "pin_constants",
     "raise_if_invalid",
     "size",
+    "state_machine",
     "test_settings",
 ]
 
@@ -178,9 +183,56 @@ def is_hypothesis_test(function: object) -> bool:
     return getattr(function, "is_hypothesis_test", False) is True
 
 
-def is_state_machine(test: object) -> bool:
-    """Return whether a Hypothesis test runs a `RuleBasedStateMachine`: such a test wraps no function."""
-    return not hasattr(test, "hypothesis")
+def state_machine(found: object) -> type[Any] | None:
+    """Return the machine class of a `RuleBasedStateMachine`, its `TestCase`, or the method of that; None for others."""
+    stateful = sys.modules.get("hypothesis.stateful")
+    if stateful is None:  # then nothing that was imported has made one
+        return None
+    if isinstance(found, type) and issubclass(found, stateful.RuleBasedStateMachine):
+        return found
+    method = getattr(found, "runTest", None) if isinstance(found, type) else found
+    return cast("type[Any] | None", getattr(method, "_hypothesis_state_machine_class", None))
+
+
+def machine_test(machine: type[Any], in_settings: settings) -> Callable[..., None]:
+    """Return the Hypothesis test that runs a state machine.
+
+    Raises:
+        HypothesisException: when no machine can be made of the class, such as one without rules.
+    """
+    stateful = sys.modules["hypothesis.stateful"]
+    try:
+        machine()
+    except HypothesisException:
+        raise
+    except Exception:  # noqa: BLE001, S110  # what its own code raises is a finding, when examples run
+        pass
+    return cast("Callable[..., None]", stateful.get_state_machine_test(machine, settings=in_settings))
+
+
+def announce_rules(machine: Any, tell: Callable[[str], None]) -> None:
+    """Have every rule of a machine tell its step before it runs; for good, so do it in a process that ends soon.
+
+    Hypothesis reports a step when it has ended, which a step that ends its interpreter never has.
+    """
+    state = machine.setup_state()
+    for rule in (*state.rules, *state.initializers):
+        rule.function = _announced(rule.function, tell)
+
+
+def _announced(function: Callable[..., Any], tell: Callable[[str], None]) -> Callable[..., Any]:
+    @wraps(function)
+    def announced(machine: Any, **values: Any) -> Any:
+        shown = ", ".join(f"{name}={machine._pretty_print(value)}" for name, value in values.items())  # noqa: SLF001
+        tell(f"state.{function.__name__}({shown})")
+        return function(machine, **values)
+
+    return announced
+
+
+def draws_while_running(strategies: Mapping[str, SearchStrategy[Any]]) -> bool:
+    """Return whether a test with these strategies draws while it runs (`st.data()`), as far as they tell."""
+    return any(isinstance(strategy, type(interactive_data())) for strategy in strategies.values())
 
 
 def raise_if_invalid(test: Any) -> None:
@@ -249,9 +301,14 @@ class Generator:
             strategies: one for each parameter that is generated, in drawing order.
             runner: the instance whose `setup_example` and `execute_example` wrap each example, and `st.runner()`.
             in_settings: the settings that code under test sees.
+
+        Attributes:
+            interactive: whether the target is known to draw while it runs, so that its arguments do not tell its
+                examples apart.
         """
         self.function = function
         self._strategies = dict(strategies)
+        self.interactive = draws_while_running(strategies)
         self._runner = runner
         self._executor = get_executor(runner)  # type: ignore[no-untyped-call]
         self._settings = settings(in_settings, deadline=None, database=None, verbosity=Verbosity.normal)
@@ -331,15 +388,13 @@ class Generator:
             args, kwargs = bind(self._draw(data))
             return call_source(name, args, kwargs, context)
 
-    def reported(self, data: ConjectureData, call: Callable[[Drawn], None]) -> list[str]:
-        """Run an example as the final one and return what `note` and interactive draws reported."""
-        lines: list[str] = []
-        with with_reporter(lambda line: lines.append(str(line))):
+    def report(self, data: ConjectureData, call: Callable[[Drawn], None], tell: Callable[[str], None]) -> None:
+        """Run an example as the final one and tell what `note`, interactive draws and steps report, as it comes."""
+        with self.session(), with_reporter(lambda line: tell(str(line))):
             try:
                 self.run(data, call, final=True)
             except BaseException:  # noqa: BLE001  # it is known to fail; only what it reports is asked for
-                return lines
-        return lines
+                return
 
     def shrink(
         self,

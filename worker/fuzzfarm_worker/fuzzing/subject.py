@@ -1,6 +1,7 @@
 """Subjects: a target that was imported, with what is needed to generate its arguments and to call it.
 
-A target is an unmodified Hypothesis test, a callable with type hints, or a callable with a named strategy.
+A target is an unmodified Hypothesis test, also one of a state machine, a callable with type hints, or a callable
+with a named strategy.
 """
 
 from __future__ import annotations
@@ -22,14 +23,19 @@ from fuzzfarm_worker.fuzzing.generation import (
     Explicit,
     Generator,
     Invalid,
+    announce_rules,
     explicit_examples,
     given_strategies,
     inner_test,
     is_hypothesis_test,
-    is_state_machine,
+    machine_test,
     raise_if_invalid,
+    state_machine,
     test_settings,
 )
+
+RUN_TEST = "runTest"
+"""The method of the `TestCase` of a state machine."""
 
 VALUE = "value"
 """Name of what a named strategy draws: all arguments at once."""
@@ -52,6 +58,7 @@ class Subject:
         instance: what a test method is called on, or None.
         explicit: examples that the test itself lists; they have the first indices.
         from_test: whether the target is a Hypothesis test.
+        machine: the state machine that it runs, or None.
     """
 
     target: str
@@ -61,12 +68,18 @@ class Subject:
     instance: object = None
     explicit: list[Explicit] = field(default_factory=list)
     from_test: bool = False
+    machine: type[Any] | None = None
     _loop: asyncio.Runner | None = None
 
     @property
     def name(self) -> str:
         """The name a reader would call it by."""
         return self.target.rpartition(":")[2]
+
+    def announce_steps(self, tell: Callable[[str], None]) -> None:
+        """Have a state machine tell its steps before they run; for good, so do it in a process that ends soon."""
+        if self.machine is not None:
+            announce_rules(self.machine, tell)
 
     def call(self, arguments: dict[str, Any]) -> None:
         """Call the target; an awaitable result is awaited."""
@@ -102,7 +115,7 @@ def check_own(name: str) -> None:
     """Raise TargetError unless what `name` imports is of its own module, or is a strategy, which is only a value."""
     found = import_target(name)
     if not isinstance(found, SearchStrategy):
-        check_home(name, found)
+        check_home(name, state_machine(found) or found)
 
 
 def load(target: str, strategy: str | None) -> Subject:
@@ -114,20 +127,25 @@ def load(target: str, strategy: str | None) -> Subject:
     function = import_target(target)
     if not callable(function):
         raise TargetError(target, f"{target!r} is {type(function).__name__}, not a function: name a callable")
-    instance = _instance(target)
     try:
-        if is_hypothesis_test(function):
-            subject = _given(target, function, instance, strategy)
-        elif strategy is not None:
-            subject = _named(target, function, instance, strategy)
-        else:
-            subject = _hinted(target, function, instance)
+        subject = _subject(target, function, strategy)
         _try_some(subject)
     except HypothesisException as exc:
         raise TargetError(
             target, f"no examples can be generated for {target!r}: {exc}; repair its strategy or its type hints"
         ) from exc
     return subject
+
+
+def _subject(target: str, function: Callable[..., Any], strategy: str | None) -> Subject:
+    if (machine := state_machine(function)) is not None:
+        return _machine(target, machine, strategy)
+    instance = _instance(target)
+    if is_hypothesis_test(function):
+        return _given(target, function, instance, strategy)
+    if strategy is not None:
+        return _named(target, function, instance, strategy)
+    return _hinted(target, function, instance)
 
 
 def _instance(target: str) -> object:
@@ -180,13 +198,24 @@ def _required(target: str, function: Callable[..., Any], instance: object) -> li
     return [p for p in parameters[instance is not None :] if p.default is inspect.Parameter.empty]
 
 
-def _given(target: str, test: Callable[..., Any], instance: object, strategy: str | None) -> Subject:
+def _machine(target: str, machine: type[Any], strategy: str | None) -> Subject:
+    _refuse_strategy(target, strategy)
+    named = import_target(target.removesuffix(f".{RUN_TEST}"))
+    case = cast("Any", machine).TestCase if named is machine else named
+    _set_up(target, case, RUN_TEST)
+    test = machine_test(machine, case.settings)
+    function = inner_test(test)
+    generator = Generator(function, given_strategies(test), in_settings=test_settings(test))
+    return Subject(target, function, generator, _by_name, from_test=True, machine=machine)
+
+
+def _refuse_strategy(target: str, strategy: str | None) -> None:
     if strategy is not None:
         raise TargetError(target, f"{target!r} is a Hypothesis test with strategies of its own: leave strategy out")
-    if is_state_machine(test):
-        raise TargetError(
-            target, f"{target!r} is a state machine, which is not supported yet: fuzz a test made with @given"
-        )
+
+
+def _given(target: str, test: Callable[..., Any], instance: object, strategy: str | None) -> Subject:
+    _refuse_strategy(target, strategy)
     raise_if_invalid(test)
     if missing := [p.name for p in _required(target, test, instance)]:
         raise TargetError(

@@ -14,7 +14,6 @@ from typing import Protocol
 
 from hypothesis import assume, event, example, given, note, settings, target
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, rule
 
 
 def passes(number: int) -> None:
@@ -203,15 +202,6 @@ def sometimes(number: int) -> None:
         raise ValueError("this time")
     with open(marker, "w"):
         pass
-
-
-class Machine(RuleBasedStateMachine):
-    @rule(number=st.integers())
-    def add(self, number: int) -> None:
-        pass
-
-
-TestMachine = Machine.TestCase
 
 
 @given(other=st.integers())

@@ -36,6 +36,14 @@ def test_plain(): pass
 def fuzz_d(text: str): pass
 
 def fuzz_e(text): pass
+
+from hypothesis.stateful import RuleBasedStateMachine, rule
+
+class Machine(RuleBasedStateMachine):
+    @rule()
+    def step(self): pass
+
+TestMachine = Machine.TestCase
 """
 
 
@@ -56,6 +64,7 @@ def test_a_folder_holds_hypothesis_tests_and_fuzz_functions(tmp_path: Path) -> N
     assert {name: line["kind"] for name, line in found.items()} == {
         "inner.test_x:test_a": "hypothesis",
         "inner.test_x:TestB.test_c": "hypothesis",
+        "inner.test_x:TestMachine.runTest": "hypothesis",
         "inner.test_x:fuzz_d": "function",
     }
     assert {line["root"] for line in found.values()} == {str(tmp_path / "tests")}
@@ -64,7 +73,7 @@ def test_a_folder_holds_hypothesis_tests_and_fuzz_functions(tmp_path: Path) -> N
     assert "type hint" in skipped["inner.test_x:fuzz_e"]
     assert "no_such_thing" in skipped["test_broken"]
     assert "SystemExit" in skipped["test_exit"]
-    assert len(lines) == 7
+    assert len(lines) == 8
 
 
 def test_one_target_can_be_named_in_each_way(tmp_path: Path) -> None:
