@@ -42,6 +42,11 @@ def pid(_: Any = None) -> int:
     return os.getpid()
 
 
+def wait_and_pid(seconds: float) -> int:
+    time.sleep(seconds)
+    return os.getpid()
+
+
 def count_calls() -> int:
     global _seen  # noqa: PLW0603 - a child keeps its module
     _seen += 1

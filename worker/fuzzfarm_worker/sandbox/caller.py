@@ -159,7 +159,8 @@ class Caller:
         now = time.monotonic()
         if not self._sent:
             self._since = now
-            self._looked_at = 0.0
+            if now - self.idle_since > LOOK_APART_S:
+                self._looked_at = 0.0  # what it used while it was idle tells nothing
         self._sent += calls
         for call in calls:
             call.caller = self

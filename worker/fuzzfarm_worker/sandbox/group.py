@@ -226,18 +226,20 @@ class Group:
             self._watch = self._loop.call_later(LOOK_S, self._look)
 
     def _look(self) -> None:
-        """Free calls that are stuck behind a long one, and add children when all are stuck."""
+        """Free calls that are stuck behind a long one; add children when all are stuck, or none of them computes."""
         self._watch = None
         now = time.monotonic()
         stuck = [caller for caller in self.callers if caller.stuck(now, STUCK_S)]
         for caller in stuck:
             if caller.queued:
                 caller.recall()
-        if stuck and len(stuck) == len(self.callers) and not self._forking and now > self._grow_after:
-            self._mean_s = None
+        computing = sum(caller.computing(now) for caller in self.callers)
+        all_stuck = len(stuck) == len(self.callers)
+        if self.callers and (all_stuck or not computing) and not self._forking and now > self._grow_after:
+            if all_stuck:
+                self._mean_s = None
             behind = len(self._waiting) + sum(caller.queued for caller in stuck)
-            computing = sum(caller.computing(now) for caller in stuck)
-            room = REINFORCEMENT * len(stuck) if not computing else self._owner.may_compute()
+            room = REINFORCEMENT * len(self.callers) if not computing else self._owner.may_compute()
             for _ in range(min(behind, room, MOST_CHILDREN - len(self.callers))):
                 self._add_caller()
         self._pump()

@@ -132,6 +132,16 @@ def test_calls_do_not_wait_behind_one_that_never_ends(run: Run, tmp_path: Path) 
     run(scenario)
 
 
+def test_short_waits_are_spread_over_children_too(run: Run) -> None:
+    """Calls of 5 ms never look stuck, and would go through one child one by one."""
+
+    async def scenario(sandbox: Sandbox) -> None:
+        pids = await asyncio.gather(*(sandbox.call(name("wait_and_pid"), [0.005]) for _ in range(1_000)))
+        assert len(set(pids)) > 4
+
+    run(scenario)
+
+
 def test_calls_that_wait_are_spread_over_children(run: Run, tmp_path: Path) -> None:
     paths = [tmp_path / str(number) for number in range(10)]
 
