@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, TypedDict, Unpack
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -22,6 +23,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from fuzzfarm_shared.errors import InvalidOperationError
+from fuzzfarm_shared.inputs import MAX_INPUTS_CHARS, inputs_word
 from fuzzfarm_shared.limits import MAX_CPU_S, MAX_LIMIT, MIN_CPU_S, MIN_OPEN_FILES, MIN_PROGRAM_MEMORY_BYTES
 from fuzzfarm_shared.targets import target_name
 
@@ -46,6 +48,7 @@ TargetName = Annotated[str, PlainValidator(target_name)]
 LEFT_TO_WORKER = ("timeout_s", "retries", "retry_delay_s")
 """Fields that the settings of the worker decide where an operation was made without them, but a fuzz operation."""
 
+InputsWord = Annotated[str, StringConstraints(max_length=MAX_INPUTS_CHARS), AfterValidator(inputs_word)]
 TimeoutSeconds = Annotated[float, Field(gt=0, le=MAX_TIMEOUT_S, allow_inf_nan=False)]
 
 
@@ -203,14 +206,18 @@ class SubprocessJob(Operation):
 class FuzzOperation(Operation):
     """Run a target on many generated examples, addressed by seed and index, and keep what fails.
 
-    `target` is an unmodified Hypothesis test or a callable with type hints; `strategy` names a Hypothesis strategy
-    for a callable without. Give `examples` or `time_s`, not both; neither means 1,000 examples.
+    `target` is an unmodified Hypothesis test or a callable with type hints. For a callable without, `strategy` names a
+    Hypothesis strategy, or `inputs` says in a word what is generated. Give `examples` or `time_s`, not both; neither
+    means 1,000 examples.
     """
 
     kind: ClassVar[str] = "fuzz"
 
     target: TargetName = Field(description='"module:function" or "module:Class.method".')
     strategy: TargetName | None = Field(default=None, description='"module:name" of a strategy.')
+    inputs: InputsWord | None = Field(
+        default=None, description='What is generated: "bytes", "text", "regex:...", "seeds:..." or "schema:...".'
+    )
     examples: int | None = Field(default=None, ge=1, le=10**12, description="How many examples to run.")
     time_s: TimeoutSeconds | None = Field(default=None, description="How long to run, instead of `examples`.")
     seed: int = Field(default=0, ge=0, lt=2**63, description="Addresses the examples together with their index.")
@@ -220,7 +227,9 @@ class FuzzOperation(Operation):
     timeout_s: TimeoutSeconds | None = Field(default=None, description="Seconds for one shard; None: no limit.")
 
     @model_validator(mode="after")
-    def _refuse_retries(self) -> Self:
+    def _refuse_contradictions(self) -> Self:
+        if self.strategy is not None and self.inputs is not None:
+            raise ValueError("give strategy or inputs, not both")
         if self.retries:
             raise ValueError("a fuzz operation has no retries, because a failing example is a finding: remove them")
         return self

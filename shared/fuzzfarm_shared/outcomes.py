@@ -144,6 +144,7 @@ class Finding:
         hosts: names of the hosts on which it was seen, at most `MAX_HOSTS` of them.
         replays: how often the example was run again to confirm it; 0: not yet.
         replay_failures: how often it failed then in the same way.
+        inputs: the word that said what is generated, or None.
     """
 
     id: str
@@ -171,6 +172,7 @@ class Finding:
     hosts: tuple[str, ...] = ()
     replays: int = 0
     replay_failures: int = 0
+    inputs: str | None = None
 
     @property
     def flaky(self) -> bool:

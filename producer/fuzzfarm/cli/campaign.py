@@ -32,6 +32,7 @@ class Plan:
         names: targets, modules, files and folders, as they were typed.
         options: fields of `FuzzOperation` that hold for every target; None: the default.
         strategy: strategy for all of them, or None.
+        inputs: the word that says what is generated for all of them, or None.
         redis: the farm's server, or None.
         workers: worker processes of an embedded farm, or None.
         key: key of the batch, or None.
@@ -41,6 +42,7 @@ class Plan:
     names: Sequence[str]
     options: dict[str, Any] = field(default_factory=dict)
     strategy: str | None = None
+    inputs: str | None = None
     redis: str | None = None
     workers: int | None = None
     key: str | None = None
@@ -179,9 +181,10 @@ async def find_targets(plan: Plan, output: Output) -> dict[str, str | None]:
     Raises:
         UsageError: when there are none; the message says why.
     """
-    if plan.strategy is not None and all(":" in name and "/" not in name for name in plan.names):
+    supplied = plan.strategy is not None or plan.inputs is not None
+    if supplied and all(_is_target(name) for name in plan.names):
         return dict.fromkeys(plan.names)
-    lines = await collect(plan.names)
+    lines = await collect(plan.names, supplied=supplied)
     targets = {line["target"]: line["root"] for line in lines if "target" in line}
     skipped = [f"{line['skipped']}: {line['reason']}" for line in lines if "skipped" in line]
     if not targets:
@@ -191,10 +194,18 @@ async def find_targets(plan: Plan, output: Output) -> dict[str, str | None]:
     return targets
 
 
+def _is_target(name: str) -> bool:
+    module = name.partition(":")[0]
+    return module != name and "/" not in module and not module.endswith(".py")
+
+
 def make_operations(plan: Plan, targets: Sequence[str]) -> list[FuzzOperation]:
     """Return one fuzz operation for each target, with the target as its key."""
     options = {name: value for name, value in plan.options.items() if value is not None}
-    return [FuzzOperation(key=target, target=target, strategy=plan.strategy, **options) for target in targets]
+    return [
+        FuzzOperation(key=target, target=target, strategy=plan.strategy, inputs=plan.inputs, **options)
+        for target in targets
+    ]
 
 
 def keep(ending: Ending) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -9,6 +10,7 @@ import typer
 from fuzzfarm.cli import campaign
 from fuzzfarm.cli.campaign import Ending, Plan
 from fuzzfarm.cli.failures import ExitCode
+from fuzzfarm.cli.input_options import chosen_inputs
 from fuzzfarm.cli.options import Deadline, Json, NewBatchKey, PriorityOption, Redis, Workers, run, size_in_bytes
 from fuzzfarm.cli.output import Output
 from fuzzfarm.cli.views import count
@@ -37,6 +39,20 @@ Strategy = Annotated[
     typer.Option("--strategy", metavar="MODULE:NAME", help="Hypothesis strategy that makes the inputs.",
                  show_default=False),
 ]  # fmt: skip
+InputsOption = Annotated[
+    str | None,
+    typer.Option("--inputs", metavar="WORD", show_default=False,
+                 help="What is generated: bytes, text, regex:PATTERN, seeds:FOLDER or schema:JSON."),
+]  # fmt: skip
+Schema = Annotated[
+    Path | None,
+    typer.Option("--schema", metavar="FILE", help="JSON Schema of what is generated.", show_default=False),
+]
+Seeds = Annotated[
+    str | None,
+    typer.Option("--seeds", metavar="FOLDER", help="Files that are mutated, in a folder on the workers.",
+                 show_default=False),
+]  # fmt: skip
 ExampleTimeout = Annotated[
     float, typer.Option("--example-timeout", metavar="SECONDS", help="An example that takes longer is a finding.")
 ]
@@ -52,6 +68,9 @@ def fuzz(
     time_s: TimeBudget = None,
     seed: Seed = 0,
     strategy: Strategy = None,
+    inputs: InputsOption = None,
+    schema: Schema = None,
+    seeds: Seeds = None,
     example_timeout_s: ExampleTimeout = 1.0,
     memory: Memory = None,
     workers: Workers = None,
@@ -73,8 +92,17 @@ def fuzz(
         "example_timeout_s": example_timeout_s,
         "memory_bytes": None if memory is None else size_in_bytes(memory),
     }
-    schedule = Schedule(priority, deadline_s)
-    run(_fuzz(Plan(targets, options, strategy, redis, workers, key, schedule), Output(as_json)))
+    plan = Plan(
+        names=targets,
+        options=options,
+        strategy=strategy,
+        inputs=chosen_inputs(inputs, schema, seeds),
+        redis=redis,
+        workers=workers,
+        key=key,
+        schedule=Schedule(priority, deadline_s),
+    )
+    run(_fuzz(plan, Output(as_json)))
 
 
 def demo(workers: Workers = None, seed: Seed = 0, redis: Redis = None, as_json: Json = False) -> None:

@@ -27,9 +27,14 @@ def module_path(roots: Iterable[str]) -> str:
     return os.pathsep.join(dict.fromkeys([str(Path.cwd()), *roots, *filter(None, there)]))
 
 
-async def collect(names: Sequence[str]) -> list[dict[str, Any]]:
-    """Return what can be fuzzed under `names`, and what was skipped, as the collection process tells it."""
-    return await _ask("collect", names, roots=())
+async def collect(names: Sequence[str], *, supplied: bool = False) -> list[dict[str, Any]]:
+    """Return what can be fuzzed under `names`, and what was skipped, as the collection process tells it.
+
+    Args:
+        names: targets, modules, files and folders.
+        supplied: whether inputs come from elsewhere, so that functions need no type hints.
+    """
+    return await _ask("collect", [*(["--supplied"] if supplied else []), "--", *names], roots=())
 
 
 async def replay(saved: SavedFinding) -> dict[str, Any]:

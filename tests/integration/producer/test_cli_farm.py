@@ -67,6 +67,18 @@ def test_fuzzing_a_file_finds_shows_saves_and_replays_until_it_is_fixed(cli):
     assert json.loads(listed.out)["id"] == name
 
 
+def test_a_function_without_hints_is_fuzzed_with_told_inputs(cli):
+    (cli.folder / "it.py").write_text("def parse(data):\n    assert b'-' not in data\n")
+    (cli.folder / "corpus").mkdir()
+    (cli.folder / "corpus" / "seed").write_bytes(b"a" + b"b" * 20)
+    found = cli.run("fuzz", "--json", "--examples", "500", "--workers", "1", "--seeds", "corpus", "it.py:parse")
+    assert found.code == 1, found.err
+    [finding] = json.loads(found.out)["findings"]
+    assert (finding["target"], finding["inputs"]) == ("it:parse", f"seeds:{cli.folder}/corpus")
+    again = cli.run("replay", finding["id"])
+    assert "STILL FAILING" in again.out
+
+
 def test_a_clean_fuzz_run_is_exit_code_0_and_one_json_document(cli):
     ended = cli.run("fuzz", "--json", "--examples", "50", "--workers", "1", "cli_targets:fuzz_nothing_wrong")
     assert ended.code == 0, ended

@@ -163,6 +163,30 @@ def test_a_strategy_of_an_allowed_module_may_be_a_value(strict_farm: Any) -> Non
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize("folder", ["/etc", "{root}/out", "{root}/../outside", "~"])
+def test_seeds_outside_of_the_roots_are_refused(strict_farm: Any, folder: str) -> None:
+    settings, root = strict_farm
+    seeds = folder.format(root=root)
+    error = error_of(settings, FuzzOperation(examples=10, target="farm_targets:echo", inputs=f"seeds:{seeds}"))
+    assert error.kind is ErrorKind.REJECTED
+    assert "is outside of this worker's roots: add --allow-root" in error.message
+
+
+def test_seeds_inside_of_a_root_are_mutated(strict_farm: Any) -> None:
+    settings, root = strict_farm
+    (root / "seeds").mkdir(exist_ok=True)
+    (root / "seeds" / "one").write_bytes(b"a seed")
+
+    async def scenario() -> None:
+        async with Farm.connect(**settings) as farm:
+            fuzz = FuzzOperation(key="it", target="farm_targets:echo", inputs=f"seeds:{root}/seeds", examples=50)
+            result = (await (await farm.submit([fuzz])).wait(WAIT_S)).results["it"]
+            assert result.examples == 50
+            assert result.distinct_examples > 10
+
+    asyncio.run(scenario())
+
+
 def test_a_program_on_no_list_is_refused_however_it_is_spelled(strict_farm: Any) -> None:
     settings, _ = strict_farm
     for command in (["cat", "/etc/hostname"], ["/bin/sh", "-c", "true"], ["../bin/echo"]):

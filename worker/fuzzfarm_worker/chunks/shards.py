@@ -17,6 +17,7 @@ from fuzzfarm_shared.segments import Segment, encode_segment
 from fuzzfarm_shared.store import Sighting, sighting
 from fuzzfarm_shared.store.readings import outcome_context, partial_context
 from fuzzfarm_shared.values import pack, unpack
+from fuzzfarm_worker.chunks.admission import admitted
 from fuzzfarm_worker.chunks.attempt import MOST_DEATHS, ONE_BY_ONE_DEATHS, Attempt
 
 GUIDED_SHARE = 8
@@ -93,9 +94,7 @@ class ShardWork:
 
     async def _run_examples(self, deadline_s: float | None) -> None:
         attempt = self._attempt
-        attempt.station.tools.allowed.check_target(self._operation.target)
-        if self._operation.strategy is not None:
-            attempt.station.tools.allowed.check_target(self._operation.strategy)
+        self._operation = admitted(self._operation, attempt.station.tools.allowed)
         if attempt.claim.deaths >= ONE_BY_ONE_DEATHS:
             await self._run_one_by_one(deadline_s)
             return

@@ -1,18 +1,20 @@
-"""Collection: `python -m fuzzfarm_worker.fuzzing.collect NAME...` prints what can be fuzzed, one JSON object a line.
+"""Collection: `python -m fuzzfarm_worker.fuzzing.collect [--supplied] NAME...` prints what can be fuzzed.
 
 A NAME is a module (`mymod`), a target (`mymod:parse`), a file (`tests/test_x.py`, also `tests/test_x.py::test_y`), or
 a folder, whose `test_*.py`, `*_test.py` and `fuzz_*.py` are taken. Found are Hypothesis tests and functions named
-`fuzz_*`:
+`fuzz_*`; each is one JSON object on a line:
 
     {"target": "test_x:test_y", "kind": "hypothesis", "file": "/src/tests/test_x.py", "root": "/src/tests"}
     {"skipped": "test_x:test_z", "reason": "..."}
 
 `root` is the folder that workers need on their module path for the target, or null when it is on ours already.
+With --supplied, inputs come from elsewhere: functions need no type hints, and Hypothesis tests take none.
 Exit code 0 when something was found, 2 when nothing was.
 """
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import inspect
 import json
@@ -26,8 +28,10 @@ from types import ModuleType
 from typing import Any
 
 from fuzzfarm_shared.errors import TargetError
+from fuzzfarm_shared.inputs import InputsKind
 from fuzzfarm_worker.fuzzing.generation import is_hypothesis_test
 from fuzzfarm_worker.fuzzing.subject import load
+from fuzzfarm_worker.fuzzing.words import strategy_word
 
 PATTERNS = ("test_*.py", "*_test.py", "fuzz_*.py")
 """pytest's own two, and ours."""
@@ -50,11 +54,16 @@ class Place:
     only: str
 
 
-def collect(names: list[str]) -> Iterator[Line]:
-    """Yield what each name holds; modules are imported here."""
+def collect(names: list[str], strategy: str | None = None) -> Iterator[Line]:
+    """Yield what each name holds; modules are imported here.
+
+    Args:
+        names: as a user gives them.
+        strategy: the word that tells what makes the inputs of all; None: the targets themselves.
+    """
     for name in names:
         for place in places(name):
-            yield from _look_into(place)
+            yield from _look_into(place, strategy)
 
 
 def places(name: str) -> list[Place]:
@@ -80,7 +89,7 @@ def _of_file(file: Path, only: str) -> Place:
     return Place(".".join(parts[:-1] if parts[-1] == "__init__" else parts), root, only)
 
 
-def _look_into(place: Place) -> Iterator[Line]:
+def _look_into(place: Place, strategy: str | None) -> Iterator[Line]:
     root = None if place.root is None or str(place.root) in sys.path else str(place.root)
     if root is not None:
         sys.path.insert(0, root)
@@ -94,7 +103,7 @@ def _look_into(place: Place) -> Iterator[Line]:
         reason = f"no Hypothesis tests and no fuzz_* functions in it: name a function as {place.module}:function"
         yield {"skipped": place.module, "reason": reason}
     for qualname in candidates:
-        yield _line(f"{place.module}:{qualname}", module, root)
+        yield _line(f"{place.module}:{qualname}", strategy, module, root)
 
 
 def _candidates(module: ModuleType) -> Iterator[str]:
@@ -111,9 +120,9 @@ def _is_test_class(name: str, cls: type[Any]) -> bool:
     return name.startswith("Test") or issubclass(cls, unittest.TestCase)
 
 
-def _line(target: str, module: ModuleType, root: str | None) -> Line:
+def _line(target: str, strategy: str | None, module: ModuleType, root: str | None) -> Line:
     try:
-        subject = load(target, None)
+        subject = load(target, strategy)
     except TargetError as exc:
         return {"skipped": target, "reason": " ".join(str(exc).split())}
     kind = "hypothesis" if subject.from_test else "function"
@@ -122,13 +131,19 @@ def _line(target: str, module: ModuleType, root: str | None) -> Line:
 
 def main() -> int:
     """Print what the arguments hold; what imported modules print goes to stderr."""
+    parser = argparse.ArgumentParser(prog="python -m fuzzfarm_worker.fuzzing.collect")
+    parser.add_argument("--supplied", action="store_true", help="inputs come from a strategy, or are told by a word")
+    parser.add_argument("names", nargs="*", help="modules, targets, files and folders")
+    arguments = parser.parse_args()
+    # Bytes stand for whatever it is, which may be on workers only.
+    strategy = strategy_word(None, InputsKind.BYTES) if arguments.supplied else None
     output = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     if "" not in sys.path and str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     found = 0
     with output:
-        for line in collect(sys.argv[1:]):
+        for line in collect(arguments.names, strategy):
             found += "target" in line
             output.write(json.dumps(line) + "\n")
             output.flush()

@@ -27,9 +27,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from fuzzfarm_shared.errors import FuzzfarmError, InvalidOperationError
+from fuzzfarm_shared.inputs import inputs_word
 from fuzzfarm_worker.fuzzing.deaths import death_failure
 from fuzzfarm_worker.fuzzing.interpreter import ChildLostError, Interpreter
 from fuzzfarm_worker.fuzzing.nursery import Nursery, Target
+from fuzzfarm_worker.fuzzing.words import strategy_word
 from fuzzfarm_worker.processes import ProcessManager
 
 RUNS = 5
@@ -46,6 +48,7 @@ class Case:
     Attributes:
         target: "module:qualname".
         strategy: the named strategy, or None.
+        inputs: the word that says what is generated, or None.
         seed: with `index`, the example's address.
         index: None when only the choices tell the example.
         choices: encoded choices, or empty.
@@ -56,6 +59,7 @@ class Case:
 
     target: str
     strategy: str | None
+    inputs: str | None
     seed: int
     index: int | None
     choices: bytes
@@ -74,6 +78,7 @@ def read_case(finding: Mapping[str, Any]) -> Case:
         return Case(
             target=str(finding["target"]),
             strategy=finding.get("strategy"),
+            inputs=None if finding.get("inputs") is None else inputs_word(finding["inputs"]),
             seed=int(finding.get("seed", 0)),
             index=None if finding.get("index") is None else int(finding["index"]),
             choices=base64.b64decode(finding.get("choices") or "", validate=True),
@@ -155,7 +160,8 @@ class _Session:
         return (case.index, b"") if by_index else (None, case.choices)
 
     async def _start(self) -> Interpreter:
-        target = Target(self._case.target, self._case.strategy)
+        case = self._case
+        target = Target(case.target, strategy_word(case.strategy, case.inputs))
         child = self._child = await self._nursery.child(target, self._memory_bytes)
         self.python, self.hypothesis = child.python, child.hypothesis
         return child

@@ -15,6 +15,7 @@ from fuzzfarm_worker.fuzzing.deaths import death_failure
 from fuzzfarm_worker.fuzzing.interpreter import Death, Interpreter, raise_if_broken
 from fuzzfarm_worker.fuzzing.recorder import SHRINKING, Cell
 from fuzzfarm_worker.fuzzing.starvation import waited_for_processor_ns
+from fuzzfarm_worker.fuzzing.words import as_told
 
 MAX_SKIPPED = 1_000
 """Killing examples that a shard remembers, so that a repeated one does not cost another child."""
@@ -56,7 +57,7 @@ class Shard:
     """The state of one shard while it runs.
 
     Attributes:
-        operation: what is fuzzed.
+        operation: what is fuzzed, as children are told it.
         next_index: the first example that is not done.
         stop: the index after the last one.
         deadline_s: seconds of running after which no example starts, or None.
@@ -87,6 +88,7 @@ class Shard:
 
     def __post_init__(self) -> None:
         """Count from the first example."""
+        self.operation = as_told(self.operation)
         self._told = self.next_index
 
     @property
@@ -209,7 +211,7 @@ class Shard:
         return Finding(
             **{**failure, "kind": ErrorKind(failure["kind"])},
             target=operation.target,
-            strategy=operation.strategy,
+            strategy=None if operation.inputs is not None else operation.strategy,
             seed=operation.seed,
             count=count,
             first_seen=now,
@@ -219,6 +221,7 @@ class Shard:
             replay=f"fuzzfarm replay {failure['id']}",
             example_timeout_s=operation.example_timeout_s,
             memory_bytes=operation.memory_bytes,
+            inputs=operation.inputs,
         )
 
     def _add(self, finding: Finding) -> None:

@@ -1,7 +1,7 @@
 """Subjects: a target that was imported, with what is needed to generate its arguments and to call it.
 
 A target is an unmodified Hypothesis test, also one of a state machine, a callable with type hints, or a callable
-with a named strategy.
+with a named strategy, or with inputs of a kind that a word tells.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ from fuzzfarm_worker.fuzzing.generation import (
     state_machine,
     test_settings,
 )
+from fuzzfarm_worker.fuzzing.made_inputs import made_inputs
+from fuzzfarm_worker.fuzzing.words import is_name, told_inputs
 
 RUN_TEST = "runTest"
 """The method of the `TestCase` of a state machine."""
@@ -112,7 +114,12 @@ class Subject:
 
 
 def check_own(name: str) -> None:
-    """Raise TargetError unless what `name` imports is of its own module, or is a strategy, which is only a value."""
+    """Raise TargetError unless what `name` imports is of its own module, or is a strategy, which is only a value.
+
+    A word that names nothing, because it tells inputs, is nobody's.
+    """
+    if not is_name(name):
+        return
     found = import_target(name)
     if not isinstance(found, SearchStrategy):
         check_home(name, state_machine(found) or found)
@@ -120,6 +127,10 @@ def check_own(name: str) -> None:
 
 def load(target: str, strategy: str | None) -> Subject:
     """Import a target and find out how to generate its arguments.
+
+    Args:
+        target: its name.
+        strategy: the word that tells what makes its arguments (see `words`); None: the target itself.
 
     Raises:
         TargetError: when there is no such target, or nothing can be generated for it; the message says what to do.
@@ -144,7 +155,7 @@ def _subject(target: str, function: Callable[..., Any], strategy: str | None) ->
     if is_hypothesis_test(function):
         return _given(target, function, instance, strategy)
     if strategy is not None:
-        return _named(target, function, instance, strategy)
+        return _supplied(target, function, instance, _strategy(target, strategy))
     return _hinted(target, function, instance)
 
 
@@ -211,7 +222,9 @@ def _machine(target: str, machine: type[Any], strategy: str | None) -> Subject:
 
 def _refuse_strategy(target: str, strategy: str | None) -> None:
     if strategy is not None:
-        raise TargetError(target, f"{target!r} is a Hypothesis test with strategies of its own: leave strategy out")
+        raise TargetError(
+            target, f"{target!r} is a Hypothesis test with strategies of its own: leave strategy and inputs out"
+        )
 
 
 def _given(target: str, test: Callable[..., Any], instance: object, strategy: str | None) -> Subject:
@@ -229,7 +242,26 @@ def _given(target: str, test: Callable[..., Any], instance: object, strategy: st
     return Subject(target, function, generator, _by_name, instance, explicit_examples(test, names), from_test=True)
 
 
-def _named(target: str, function: Callable[..., Any], instance: object, strategy: str) -> Subject:
+def _supplied(target: str, function: Callable[..., Any], instance: object, found: SearchStrategy[Any]) -> Subject:
+    """Return the subject of a callable whose arguments a strategy makes, all at once."""
+    try:
+        several = len(_required(target, function, instance)) > 1
+    except TargetError:
+        several = False  # a built-in that tells nothing gets the value as its one argument
+    generator = Generator(function, {VALUE: found}, runner=instance)
+    return Subject(target, function, generator, _spread if several else _alone, instance)
+
+
+def _strategy(target: str, word: str) -> SearchStrategy[Any]:
+    try:
+        if (inputs := told_inputs(word)) is not None:
+            return made_inputs(inputs)
+    except ValueError as exc:
+        raise TargetError(target, f"no inputs can be made for {target!r}: {exc}") from exc
+    return _named(word)
+
+
+def _named(strategy: str) -> SearchStrategy[Any]:
     found = import_target(strategy)
     if callable(found) and not isinstance(found, SearchStrategy):
         found = _made(strategy, found)
@@ -238,12 +270,7 @@ def _named(target: str, function: Callable[..., Any], instance: object, strategy
             strategy,
             f"{strategy!r} is {type(found).__name__}: name a Hypothesis strategy, or a function that makes one",
         )
-    try:
-        several = len(_required(target, function, instance)) > 1
-    except TargetError:
-        several = False  # a built-in that tells nothing gets the value as its one argument
-    generator = Generator(function, {VALUE: found}, runner=instance)
-    return Subject(target, function, generator, _spread if several else _alone, instance)
+    return found
 
 
 def _made(strategy: str, make: Callable[[], Any]) -> Any:
@@ -268,7 +295,7 @@ def _hinted(target: str, function: Callable[..., Any], instance: object) -> Subj
         raise TargetError(
             target,
             f"parameter {missing[0]!r} of {target!r} has no type hint: "
-            "add one, or name a strategy with strategy='module:name'",
+            "add one, name a strategy with strategy='module:name', or say what is generated with inputs='text'",
         )
     positional = [p.name for p in required if p.kind is inspect.Parameter.POSITIONAL_ONLY]
     strategies = {p.name: from_type(hints[p.name]) for p in required}

@@ -61,6 +61,14 @@ def test_findings_are_listed_the_last_seen_first(tmp_path):
     assert [saved.finding.id for saved in load_all(tmp_path)] == ["new", "mid", "old"]
 
 
+def test_a_finding_of_an_earlier_version_is_read(tmp_path):
+    path = save(SavedFinding(FINDING), tmp_path)
+    record = json.loads(path.read_text())
+    del record["inputs"]
+    path.write_text(json.dumps(record))
+    assert load(path).finding == FINDING
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"id": "x"}', "\x00"])
 def test_a_file_without_a_finding_is_refused(tmp_path, text):
     path = tmp_path / "x.json"

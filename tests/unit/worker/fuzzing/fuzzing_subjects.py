@@ -242,3 +242,11 @@ def prints_and_segfaults(number: int) -> None:
 
 def prints_much(number: int) -> None:
     os.write(1, b"x" * 200_000)
+
+
+def keeps(value) -> None:
+    assert (value if isinstance(value, bytes) else value.encode()).isascii(), "eight bits"
+
+
+def has_no_dash(value) -> None:
+    assert "-" not in value, "a dash"

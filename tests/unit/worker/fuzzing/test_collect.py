@@ -100,3 +100,11 @@ def test_a_missing_module_is_skipped_with_its_reason(tmp_path: Path) -> None:
     code, [line] = collect("no_such_module", cwd=tmp_path)
     assert (code, line["skipped"]) == (2, "no_such_module")
     assert "cannot be imported" in line["reason"]
+
+
+def test_functions_need_no_hints_when_inputs_are_supplied(tmp_path: Path) -> None:
+    make_package(tmp_path)
+    code, [line] = collect("--supplied", "tests/inner/test_x.py:fuzz_e", cwd=tmp_path)
+    assert (code, line["target"]) == (0, "inner.test_x:fuzz_e")
+    code, [line] = collect("--supplied", "tests/inner/test_x.py::test_a", cwd=tmp_path)
+    assert (code, "leave strategy and inputs out" in line["reason"]) == (2, True)

@@ -50,6 +50,12 @@ def test_another_version_replays_by_choices() -> None:
     assert (code, elsewhere["verdict"]) == (1, "still_failing")
 
 
+def test_a_finding_of_told_inputs_is_replayed_with_them() -> None:
+    [finding] = run(operation("has_no_dash", inputs="regex:[a-z]-"), 0, 10).findings
+    code, verdict = replay({**as_json(finding), "hypothesis": "6.0.0"}, "--runs", "1")
+    assert (code, verdict["addressed"], verdict["failure"]["example"]) == (1, "choices", "has_no_dash('a-')")
+
+
 def test_an_example_that_passes_now_is_fixed() -> None:
     [finding] = run(operation("fails_above_a_thousand")).findings
     code, verdict = replay({**as_json(finding), "target": "fuzzing_subjects:passes"})

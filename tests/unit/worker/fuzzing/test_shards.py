@@ -183,14 +183,14 @@ def test_a_named_strategy_supplies_the_one_argument() -> None:
         ("fuzzing_subjects:nothing_required", None, "nothing to generate"),
         ("fuzzing_subjects:test_with_fixture", None, "needs tmp_path"),
         ("stateful_subjects:TestNoRules.runTest", None, "defines no rules"),
-        ("stateful_subjects:TestShelf.runTest", "fuzzing_subjects:pairs", "leave strategy out"),
+        ("stateful_subjects:TestShelf.runTest", "fuzzing_subjects:pairs", "leave strategy and inputs out"),
         ("fuzzing_subjects:test_with_wrong_name", None, "no examples can be generated.*other"),
         ("fuzzing_subjects:test_of_nothing", None, "empty strategy"),
         ("fuzzing_subjects:untyped_one", "fuzzing_subjects:nothing", "is empty"),
         ("fuzzing_subjects:takes_a_protocol", None, "type hints"),
         ("fuzzing_subjects:untyped_one", "fuzzing_subjects:not_a_strategy", "name a Hypothesis strategy"),
         ("fuzzing_subjects:untyped_one", "fuzzing_subjects:missing", "has no 'missing'"),
-        ("fuzzing_subjects:test_with_everything", "fuzzing_subjects:pairs", "leave strategy out"),
+        ("fuzzing_subjects:test_with_everything", "fuzzing_subjects:pairs", "leave strategy and inputs out"),
     ],
 )
 def test_a_target_that_cannot_be_fuzzed_says_what_to_do(target: str, strategy: str | None, says: str) -> None:
