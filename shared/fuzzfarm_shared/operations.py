@@ -224,6 +224,7 @@ class FuzzOperation(Operation):
     example_timeout_s: TimeoutSeconds = Field(default=1.0, description="Seconds for one example.")
     memory_bytes: int | None = Field(default=None, ge=MIN_MEMORY_BYTES, description="Address space of the child.")
     isolation: Literal["child"] = Field(default="child", description="Targets never run in the worker.")
+    stateless: bool = Field(default=False, description="Run each example in a fork of its own.")
     timeout_s: TimeoutSeconds | None = Field(default=None, description="Seconds for one shard; None: no limit.")
 
     @model_validator(mode="after")

@@ -56,6 +56,9 @@ Seeds = Annotated[
 ExampleTimeout = Annotated[
     float, typer.Option("--example-timeout", metavar="SECONDS", help="An example that takes longer is a finding.")
 ]
+Stateless = Annotated[
+    bool, typer.Option("--stateless", help="Run each example in a fork of its own, free of what others left behind.")
+]
 Memory = Annotated[
     str | None,
     typer.Option("--memory", metavar="SIZE", help="Address space of a child, such as 512M.", show_default=False),
@@ -73,6 +76,7 @@ def fuzz(
     seeds: Seeds = None,
     example_timeout_s: ExampleTimeout = 1.0,
     memory: Memory = None,
+    stateless: Stateless = False,
     workers: Workers = None,
     key: NewBatchKey = None,
     priority: PriorityOption = Priority.NORMAL,
@@ -91,6 +95,7 @@ def fuzz(
         "seed": seed,
         "example_timeout_s": example_timeout_s,
         "memory_bytes": None if memory is None else size_in_bytes(memory),
+        "stateless": stateless,
     }
     plan = Plan(
         names=targets,

@@ -9,11 +9,11 @@ from __future__ import annotations
 import faulthandler
 import os
 import platform
-import signal
 import socket
 import traceback
 from typing import TYPE_CHECKING, Any
 
+from fuzzfarm_worker.fuzzing.apart import DUMP_SIGNAL
 from fuzzfarm_worker.fuzzing.frames import BlockingChannel
 from fuzzfarm_worker.fuzzing.printed import Printed
 from fuzzfarm_worker.fuzzing.recorder import Recorder
@@ -28,9 +28,6 @@ SERVE = "fuzzfarm_worker.fuzzing.child:serve"
 
 STDOUT = 1
 """The descriptor of the file to which both streams of the child go."""
-
-DUMP_SIGNAL = getattr(signal, "SIGUSR1", None)
-"""Writes the Python stack, also while C code runs; None where the system has no such signal."""
 
 
 def prepare(options: dict[str, Any]) -> Subject:
@@ -99,4 +96,8 @@ class Child:
     def _examples(self, request: dict[str, Any]) -> Examples:
         from fuzzfarm_worker.fuzzing.examples import Examples  # noqa: PLC0415 - loaded by `prepare`
 
-        return Examples(self._subject, request["seed"], self._recorder.cells, self._channel, Printed(STDOUT))
+        cells = self._recorder.cells
+        examples = Examples(self._subject, request["seed"], cells, self._channel, Printed(STDOUT))
+        if request["stateless"]:
+            examples.stay_apart()
+        return examples

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from fuzzfarm_worker.fuzzing import signature
+from fuzzfarm_worker.fuzzing.apart import Apart, ApartError
 from fuzzfarm_worker.fuzzing.generation import Drawn, Invalid, call_source, encoded, fingerprint, size
 from fuzzfarm_worker.fuzzing.last_words import Tell, last_words
 from fuzzfarm_worker.fuzzing.printed import Printed
@@ -74,6 +75,11 @@ class Examples:
         self._interactive = subject.generator.interactive
         self._best: dict[str, _Best] = {}
         self._printed = printed or Printed()
+        self._apart: Apart | None = None
+
+    def stay_apart(self) -> None:
+        """Make each call in a fork, from now on."""
+        self._apart = Apart(self._cells, self._generator.rejections)
 
     def recall(self, failures: Iterable[dict[str, Any]]) -> None:
         """Know failures that a child before this one has told: their id, signature and choices."""
@@ -130,13 +136,22 @@ class Examples:
         self._cells[Cell.DISTINCT] += 1
         before = size(drawn.data)
         try:
-            self._subject.call_drawn(drawn)
+            self._call(drawn)
         finally:
             if size(drawn.data) != before:  # it draws while it runs, so its arguments do not tell its examples apart
                 self._interactive = True
                 is_new = self._note(drawn)
             if not is_new:
                 self._cells[Cell.DISTINCT] -= 1
+
+    def _call(self, drawn: Drawn) -> None:
+        if self._apart is None:
+            self._subject.call_drawn(drawn)
+        elif self._apart.call(
+            lambda: self._subject.call_drawn(drawn),
+            lambda exc: self.failure(exc, _mark(exc), encoded(drawn.data), None),
+        ):
+            raise Invalid
 
     def _note(self, drawn: Drawn) -> bool:
         """Remember what is drawn by now, and return whether it was not seen before."""
@@ -152,7 +167,7 @@ class Examples:
         self._cells[Cell.STARTED] = time.monotonic_ns()  # telling it has its own time
         if isinstance(exc, MemoryError):
             traceback.clear_frames(exc.__traceback__)  # what filled the memory, or the report fails too
-        mark = clean(signature.of_exception(exc), MAX_TEXT_CHARS)
+        mark = _mark(exc)
         choices = encoded(data)
         rank = (len(choices), choices)
         best = self._best.get(mark)
@@ -165,6 +180,8 @@ class Examples:
 
     def failure(self, exc: BaseException, mark: str, choices: bytes, index: int | None) -> dict[str, Any]:
         """Return what the worker makes a finding of."""
+        if isinstance(exc, ApartError):
+            return {**exc.failure, "index": index, "choices": choices}
         return {
             "id": signature.finding_id(self._subject.target, mark),
             "kind": "memory" if isinstance(exc, MemoryError) else "exception",
@@ -234,7 +251,7 @@ class Examples:
     def once(self, index: int | None, choices: bytes) -> dict[str, Any] | None:
         """Run one example, by its address where it has one, and return its failure, or None when it passes."""
         self._cells[Cell.PRINTED] = self._printed.begin()
-        target = self._subject.call_drawn
+        target = self._call
         data, call = (self._generator.stored(choices), target) if index is None else self._addressed(index, target)
         try:
             with self._generator.session():
@@ -242,7 +259,7 @@ class Examples:
         except Invalid:
             return None
         except BaseException as exc:  # noqa: BLE001  # whatever a target raises is a failure, SystemExit too
-            return self.failure(exc, clean(signature.of_exception(exc), MAX_TEXT_CHARS), encoded(data), index)
+            return self.failure(exc, _mark(exc), encoded(data), index)
         return None
 
     def _shrink(self, shrunk: set[str]) -> None:
@@ -257,8 +274,8 @@ class Examples:
         self._sender.send(["shrinking", identifier])
         choices = self._generator.shrink(
             failure["choices"],
-            self._subject.call_drawn,
-            lambda exc: clean(signature.of_exception(exc), MAX_TEXT_CHARS) == mark,
+            self._call,
+            lambda exc: _mark(exc) == mark,
             proceed=self._proceed,
             budget_s=SHRINK_BUDGET_S,
         )
@@ -273,6 +290,13 @@ class Examples:
         self._cells[Cell.STARTED] = time.monotonic_ns()
         self._cells[Cell.INDEX] = SHRINKING
         return not self._cells[Cell.STOP]
+
+
+def _mark(exc: BaseException) -> str:
+    """Return the signature of a failure."""
+    if isinstance(exc, ApartError):
+        return str(exc.failure["signature"])
+    return clean(signature.of_exception(exc), MAX_TEXT_CHARS)
 
 
 def _message(exc: BaseException) -> str:

@@ -313,7 +313,7 @@ class Generator:
         self._executor = get_executor(runner)  # type: ignore[no-untyped-call]
         self._settings = settings(in_settings, deadline=None, database=None, verbosity=Verbosity.normal)
         self._random = Random(0)  # reseeded for each example, which costs half of making one
-        self._rejections: tuple[type[BaseException], ...] = (StopTest, UnsatisfiedAssumption, *_skips())
+        self.rejections: tuple[type[BaseException], ...] = (StopTest, UnsatisfiedAssumption, *_skips())
 
     def empty(self) -> str | None:
         """Return the name of a parameter whose strategy has no values, or None."""
@@ -364,7 +364,7 @@ class Generator:
                 if self._runner is not None:
                     data.hypothesis_runner = self._runner
                 self._executor(data, lambda data: call(Drawn(data, self._draw(data) if draw else {})))
-        except self._rejections as exc:
+        except self.rejections as exc:
             raise Invalid(str(exc)) from None
         except BaseException:
             if data.frozen:  # a `finally` of the target raised while the example was being rejected

@@ -12,7 +12,7 @@ import signal
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from fuzzfarm_worker.fuzzing.child import DUMP_SIGNAL
+from fuzzfarm_worker.fuzzing.apart import DUMP_SIGNAL
 from fuzzfarm_worker.fuzzing.frames import Channel
 from fuzzfarm_worker.fuzzing.recorder import Cell, Recorder
 from fuzzfarm_worker.fuzzing.signature import Frame
@@ -106,7 +106,7 @@ class Interpreter:
         """Return an example's source, choices and fingerprint; None when generating it kills or hangs."""
         self.recorder.begin(0, 0)
         try:
-            answer = await self._ask({"op": "describe", "seed": seed, "index": index}, timeout_s)
+            answer = await self._ask({"op": "describe", "seed": seed, "index": index, "stateless": False}, timeout_s)
         except ChildLostError:
             return None
         return dict(answer[1])
@@ -118,7 +118,8 @@ class Interpreter:
             ChildLostError: when the child died or took too long; `death` tells more.
         """
         self.recorder.begin(0, 0)
-        answer = await self._ask({"op": "once", "seed": seed, "index": index, "choices": choices}, timeout_s)
+        request = {"op": "once", "seed": seed, "index": index, "choices": choices, "stateless": False}
+        answer = await self._ask(request, timeout_s)
         return None if answer[1] is None else dict(answer[1])
 
     async def _ask(self, request: dict[str, Any], timeout_s: float) -> Any:

@@ -40,6 +40,8 @@ class Cell(IntEnum):
     """Start no example after this time, `time.monotonic_ns()`; 0: none."""
     PRINTED = 7
     """Where in the file of what the child prints the output of the example begins."""
+    VERDICT = 8
+    """What a fork says of its call; see apart.py."""
 
 
 class Recorder:

@@ -108,6 +108,7 @@ class Shard:
             start=self.next_index,
             stop=self.stop,
             deadline_ns=self._deadline_ns,
+            stateless=self.operation.stateless,
             skip=self._skip,
             shrunk=sorted(self.shrunk),
             known=[

@@ -250,3 +250,17 @@ def keeps(value) -> None:
 
 def has_no_dash(value) -> None:
     assert "-" not in value, "a dash"
+
+
+SEEN: list[int] = []
+
+
+def remembers(number: int) -> None:
+    SEEN.append(number)
+    assert len(SEEN) == 1, "another example was here"
+
+
+async def awaits_apart(number: int) -> None:
+    await asyncio.sleep(0)
+    if number > 1000:
+        raise LookupError("too big")
