@@ -28,6 +28,7 @@ OTHER_VARIABLES = {
     "FUZZFARM_REDIS_MEMORY",
     "FUZZFARM_BIND",
     "FUZZFARM_CODE",
+    "FUZZFARM_CHAOS_RUNS",
     "FUZZFARM_SOAK",
 }
 """Variables that are no settings: of the command line, of docker-compose.yml, and of the tests."""

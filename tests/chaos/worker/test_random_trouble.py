@@ -1,6 +1,6 @@
 """I1 to I7 together: a seeded schedule of kills, stops, cuts and restarts over a batch of 5,000, then the books.
 
-`FUZZFARM_CHAOS_RUNS=200` runs more of them than every check does; a seed that failed is run again by its name.
+`FUZZFARM_SOAK=1` runs 200, `FUZZFARM_CHAOS_RUNS` says another number. A seed that failed is run again by its name.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from fuzzfarm_shared.operations import AnyOperation
 OPERATIONS = 5_000
 KILLER = "2500"
 WAIT_S = 90.0
-RUNS = int(os.environ.get("FUZZFARM_CHAOS_RUNS", "3"))
+RUNS = int(os.environ.get("FUZZFARM_CHAOS_RUNS") or (200 if os.environ.get("FUZZFARM_SOAK") else 3))
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/cwd").exists(), reason="looks for processes in /proc")
 
