@@ -10,13 +10,14 @@ from typing import Any
 
 from fuzzfarm.batch import Batch
 from fuzzfarm.cli.early_findings import EarlyFindings
-from fuzzfarm.cli.failures import ExitCode, UsageError
+from fuzzfarm.cli.failures import ExitCode
 from fuzzfarm.cli.finding_files import FOLDER, SavedFinding, save
 from fuzzfarm.cli.following import Follower
-from fuzzfarm.cli.fuzz_process import MODULE_PATH, collect, module_path
+from fuzzfarm.cli.fuzz_process import MODULE_PATH, module_path
 from fuzzfarm.cli.meter import meter_for
 from fuzzfarm.cli.options import chosen_farm, farm_is_given
-from fuzzfarm.cli.output import Output
+from fuzzfarm.cli.output import Output, table
+from fuzzfarm.cli.targets import Targets, find_targets
 from fuzzfarm.cli.views import count, error_text, show_finding
 from fuzzfarm.farm import Farm
 from fuzzfarm_shared.operations import FuzzOperation
@@ -73,7 +74,7 @@ class Ending:
 
     harvest: Harvest
     batch: str
-    roots: dict[str, str | None]
+    targets: Targets
     interrupted: bool
 
     @property
@@ -101,16 +102,16 @@ class Campaign:
     Args:
         farm: where it runs.
         plan: what to fuzz.
-        roots: its targets, each with the folder that it is imported from.
+        targets: what was found.
         output: where findings are shown.
     """
 
-    def __init__(self, farm: Farm, plan: Plan, roots: dict[str, str | None], output: Output) -> None:
+    def __init__(self, farm: Farm, plan: Plan, targets: Targets, output: Output) -> None:
         self._farm = farm
         self._plan = plan
-        self._roots = roots
+        self._targets = targets
         self._output = output
-        self._operations = make_operations(plan, list(roots))
+        self._operations = make_operations(plan, list(targets.roots))
         self._harvest = Harvest()
 
     async def run(self) -> Ending:
@@ -120,7 +121,7 @@ class Campaign:
             self._operations, plan.key, priority=plan.schedule.priority, deadline_s=plan.schedule.deadline_s
         )
         self._output.note(f"fuzzing {count(len(self._operations), 'target')} as batch {batch.key}; Ctrl-C stops it")
-        early = EarlyFindings(batch, list(self._roots))
+        early = EarlyFindings(batch, list(self._targets.roots))
         follower = Follower(self._farm, batch, meter_for(self._output), self._examples_total(), early.read)
         interrupted = False
         try:
@@ -129,7 +130,7 @@ class Campaign:
             interrupted = True
             _stay_alive()
             await self._stop(batch, early)
-        return Ending(self._harvest, batch.key, self._roots, interrupted)
+        return Ending(self._harvest, batch.key, self._targets, interrupted)
 
     async def _stop(self, batch: Batch, early: EarlyFindings) -> None:
         self._output.note("stopping; a second Ctrl-C leaves at once")
@@ -165,38 +166,16 @@ async def fuzz(plan: Plan, output: Output) -> Ending:
         FarmUnreachableError: when the farm does not answer.
     """
     make_operations(plan, ["checked:first"])  # a bad option is an error before anything is started
-    roots = await find_targets(plan, output)
+    targets = await find_targets(plan.names, supplied=plan.strategy is not None or plan.inputs is not None)
+    if targets.skipped:
+        output.note(f"skipped {count(len(targets.skipped), 'other')}, which are listed at the end")
     if not farm_is_given(plan.redis):
-        os.environ[MODULE_PATH] = module_path(filter(None, roots.values()))  # for the workers that we start
+        os.environ[MODULE_PATH] = module_path(filter(None, targets.roots.values()))  # for the workers that we start
     async with chosen_farm(plan.redis, plan.workers) as farm:
-        ending = await Campaign(farm, plan, roots, output).run()
+        ending = await Campaign(farm, plan, targets, output).run()
     keep(ending)
     summarize(ending, output)
     return ending
-
-
-async def find_targets(plan: Plan, output: Output) -> dict[str, str | None]:
-    """Return the targets that the names of a plan stand for, each with the folder it is imported from.
-
-    Raises:
-        UsageError: when there are none; the message says why.
-    """
-    supplied = plan.strategy is not None or plan.inputs is not None
-    if supplied and all(_is_target(name) for name in plan.names):
-        return dict.fromkeys(plan.names)
-    lines = await collect(plan.names, supplied=supplied)
-    targets = {line["target"]: line["root"] for line in lines if "target" in line}
-    skipped = [f"{line['skipped']}: {line['reason']}" for line in lines if "skipped" in line]
-    if not targets:
-        raise UsageError(f"nothing to fuzz: {'; '.join(skipped)}")
-    for line in skipped:
-        output.complain(f"skipped {line}")
-    return targets
-
-
-def _is_target(name: str) -> bool:
-    module = name.partition(":")[0]
-    return module != name and "/" not in module and not module.endswith(".py")
 
 
 def make_operations(plan: Plan, targets: Sequence[str]) -> list[FuzzOperation]:
@@ -212,7 +191,7 @@ def keep(ending: Ending) -> None:
     """Save all findings, each with what its replay needs."""
     for key, findings in ending.harvest.findings.items():
         for finding in findings:
-            save(SavedFinding(finding, ending.roots.get(key)))
+            save(SavedFinding(finding, ending.targets.roots.get(key)))
 
 
 def summarize(ending: Ending, output: Output) -> None:
@@ -225,12 +204,15 @@ def summarize(ending: Ending, output: Output) -> None:
             "interrupted": ending.interrupted,
             "findings": findings,
             "errors": harvest.errors,
+            "skipped": ending.targets.skipped,
         }
     )
     for finding in findings:
         show_finding(output, finding)
     for key, error in ending.failed.items():
         output.say(f"FAILED  {key}  {error_text(error)}", "red")
+    if ending.targets.skipped:
+        output.say(table(["SKIPPED", "WHY"], ending.targets.skipped.items()))
     output.say(f"{count(harvest.examples, 'example')}, {count(len(findings), 'finding')}")
     if findings:
         output.note(f"saved in {FOLDER}; run one again with `fuzzfarm replay ID`")

@@ -85,6 +85,30 @@ def test_a_clean_fuzz_run_is_exit_code_0_and_one_json_document(cli):
     assert ended.err == ""
     document = json.loads(ended.out)
     assert (document["examples"], document["findings"], document["errors"]) == (50, [], {})
+    assert document["skipped"] == {}
+
+
+TEST_FILE_WITH_FIXTURE = (
+    TEST_FILE
+    + """
+@given(n=st.integers())
+def test_file(tmp_path, n): pass
+"""
+)
+
+
+def test_what_was_skipped_is_listed_at_the_end_with_its_reason(cli):
+    (cli.folder / "tests").mkdir()
+    (cli.folder / "tests" / "test_it.py").write_text(TEST_FILE_WITH_FIXTURE.replace("LIMIT = 500", "LIMIT = 5000"))
+    shown = cli.run("fuzz", "--examples", "20", "--workers", "1", "tests/")
+    assert shown.code == 0, shown
+    header, row, last = shown.out.splitlines()
+    assert header.split() == ["SKIPPED", "WHY"]
+    assert re.fullmatch("test_it:test_file +needs the fixture tmp_path", row)
+    assert last == "20 examples, 0 findings"
+    (cli.folder / "tests" / "test_it.py").write_text("")
+    empty = cli.run("fuzz", "tests/")
+    assert (empty.code, "no file in it has Hypothesis tests" in empty.err) == (2, True)
 
 
 def test_ctrl_c_shows_and_saves_what_was_found_and_stops_everything(cli):

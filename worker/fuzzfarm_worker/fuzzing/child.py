@@ -17,6 +17,7 @@ from fuzzfarm_worker.fuzzing.apart import DUMP_SIGNAL
 from fuzzfarm_worker.fuzzing.frames import BlockingChannel
 from fuzzfarm_worker.fuzzing.printed import Printed
 from fuzzfarm_worker.fuzzing.recorder import Recorder
+from fuzzfarm_worker.fuzzing.suite import enter_suite_of
 
 if TYPE_CHECKING:
     from fuzzfarm_worker.fuzzing.examples import Examples
@@ -43,6 +44,7 @@ def prepare(options: dict[str, Any]) -> Subject:
     from fuzzfarm_worker.fuzzing import generation, subject  # noqa: PLC0415 - loads Hypothesis
 
     generation.pin_constants()
+    enter_suite_of(options["target"])
     for name in options["own"]:
         subject.check_own(name)
     return subject.load(options["target"], options["strategy"])

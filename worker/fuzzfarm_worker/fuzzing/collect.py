@@ -1,8 +1,8 @@
 """Collection: `python -m fuzzfarm_worker.fuzzing.collect [--supplied] NAME...` prints what can be fuzzed.
 
 A NAME is a module (`mymod`), a target (`mymod:parse`), a file (`tests/test_x.py`, also `tests/test_x.py::test_y`), or
-a folder, whose `test_*.py`, `*_test.py` and `fuzz_*.py` are taken. Found are Hypothesis tests and functions named
-`fuzz_*`; each is one JSON object on a line:
+a folder, in which files are taken as pytest takes them, and `fuzz_*.py`. Found are Hypothesis tests that pytest would
+run, and functions named `fuzz_*`; each is one JSON object on a line:
 
     {"target": "test_x:test_y", "kind": "hypothesis", "file": "/src/tests/test_x.py", "root": "/src/tests"}
     {"skipped": "test_x:test_z", "reason": "..."}
@@ -16,11 +16,9 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import inspect
 import json
 import os
 import sys
-import unittest
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,104 +27,148 @@ from typing import Any
 
 from fuzzfarm_shared.errors import TargetError
 from fuzzfarm_shared.inputs import InputsKind
-from fuzzfarm_worker.fuzzing.generation import is_hypothesis_test
+from fuzzfarm_worker.fuzzing.marks import Holders
+from fuzzfarm_worker.fuzzing.module_tests import ModuleTests
 from fuzzfarm_worker.fuzzing.subject import load
+from fuzzfarm_worker.fuzzing.suite import Suite, add_to_path, file_of, place_of
 from fuzzfarm_worker.fuzzing.words import strategy_word
 
-PATTERNS = ("test_*.py", "*_test.py", "fuzz_*.py")
-"""pytest's own two, and ours."""
+NOTHING = "no file in it has Hypothesis tests or functions named fuzz_*"
 
 Line = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Source:
     """A module to look into.
 
     Attributes:
         module: its dotted name.
-        root: the folder it is imported from, or None for the module path as it is.
         only: the one attribute that was asked for, or "".
+        file: where it is, or None for one that the module path finds.
+        root: the folder it is imported from, where that is not on the module path.
+        named: whether the user named it, and did not only name a folder that holds it.
     """
 
     module: str
-    root: Path | None
-    only: str
+    only: str = ""
+    file: Path | None = None
+    root: str | None = None
+    named: bool = True
 
 
-def collect(names: list[str], strategy: str | None = None) -> Iterator[Line]:
-    """Yield what each name holds; modules are imported here.
+class Collector:
+    """Looks into modules, which are imported here, and remembers what it has found.
 
     Args:
-        names: as a user gives them.
         strategy: the word that tells what makes the inputs of all; None: the targets themselves.
     """
-    for name in names:
-        for place in places(name):
-            yield from _look_into(place, strategy)
+
+    def __init__(self, strategy: str | None = None) -> None:
+        self._strategy = strategy
+        self._path = frozenset(sys.path)
+        self._suites: dict[Path, Suite] = {}
+        self._seen: set[str] = set()
+
+    def collect(self, names: list[str]) -> Iterator[Line]:
+        """Yield what each name holds, each target once."""
+        for name in names:
+            lines = [line for source in self._sources(name) for line in self._look_into(source)]
+            for line in lines or [{"skipped": name, "reason": NOTHING}]:
+                told = line["target"] if "target" in line else line["skipped"]
+                if told not in self._seen:
+                    self._seen.add(told)
+                    yield line
+
+    def _sources(self, name: str) -> Iterator[Source]:
+        path, _, only = name.replace("::", ":").partition(":")
+        only = only.replace(":", ".")
+        found = Path(path)
+        if found.is_dir() and not only:
+            for file in self._suite(found).files(found.resolve()):
+                yield self._of_file(file, "", named=False)
+        elif path.endswith(".py"):
+            yield self._of_file(found, only, named=True)
+        else:
+            yield Source(path, only)
+
+    def _of_file(self, file: Path, only: str, *, named: bool) -> Source:
+        module, root = place_of(file)
+        return Source(module, only, file.resolve(), None if str(root) in self._path else str(root), named)
+
+    def _suite(self, place: Path) -> Suite:
+        folder = place if place.is_dir() else place.parent
+        if folder not in self._suites:
+            self._suites[folder] = Suite.of(place)
+        return self._suites[folder]
+
+    def _look_into(self, source: Source) -> Iterator[Line]:
+        try:
+            suite, module, conftests = self._import(source)
+        except _LeftOutError as exc:
+            yield {"skipped": source.module, "reason": str(exc)}
+            return
+        tests = ModuleTests(module, suite, conftests)
+        try:
+            found = tests.found(source.only)
+        except Exception as exc:  # noqa: BLE001 - descriptors and the like, code of the user
+            yield {"skipped": source.module, "reason": f"looking into it raises {type(exc).__name__}: {exc}"}
+            return
+        if not found and source.named:
+            nothing = f"no Hypothesis tests and no fuzz_* functions in it: name a function as {source.module}:function"
+            yield {"skipped": source.module, "reason": nothing}
+        for name, reason in found:
+            target = f"{source.module}:{name}" if source.only else tests.target(name)
+            yield self._line(target, module, source.root) if reason is None else {"skipped": target, "reason": reason}
+
+    def _import(self, source: Source) -> tuple[Suite, ModuleType, Holders]:
+        """Import a module as pytest would, its `conftest.py` files first."""
+        if source.root is not None:
+            add_to_path(Path(source.root))
+        file = source.file or file_of(source.module)
+        if file is None:
+            return self._suite(Path.cwd()), _imported(source), []
+        suite = self._suite(file)
+        try:
+            conftests = [(os.path.relpath(str(found.__file__)), found) for found in suite.enter(file)]
+        except BaseException as exc:
+            raise _LeftOutError(f"its conftest.py cannot be imported: {type(exc).__name__}: {exc}") from exc
+        _refuse_ignored(file, conftests)
+        return suite, _imported(source), conftests
+
+    def _line(self, target: str, module: ModuleType, root: str | None) -> Line:
+        try:
+            subject = load(target, self._strategy)
+        except TargetError as exc:
+            return {"skipped": target, "reason": " ".join(str(exc).split())}
+        kind = "hypothesis" if subject.from_test else "function"
+        return {"target": target, "kind": kind, "file": getattr(module, "__file__", None), "root": root}
 
 
-def places(name: str) -> list[Place]:
-    """Return the modules that a name given by a user stands for."""
-    path, _, only = name.replace("::", ":").partition(":")
-    only = only.replace(":", ".")
-    found = Path(path)
-    if found.is_dir() and not only:
-        files = sorted({file for pattern in PATTERNS for file in found.rglob(pattern)})
-        return [_of_file(file, "") for file in files]
-    if path.endswith(".py"):
-        return [_of_file(found, only)]
-    return [Place(path, None, only)]
+class _LeftOutError(Exception):
+    """A module is left out; the message says why."""
 
 
-def _of_file(file: Path, only: str) -> Place:
-    """Name a file as pytest's "prepend" does: from the first folder upwards that is no package."""
-    file = file.resolve()
-    root = file.parent
-    while (root / "__init__.py").is_file():
-        root = root.parent
-    parts = file.relative_to(root).with_suffix("").parts
-    return Place(".".join(parts[:-1] if parts[-1] == "__init__" else parts), root, only)
+def _refuse_ignored(file: Path, conftests: Holders) -> None:
+    for name, conftest in conftests:
+        folder = Path(str(conftest.__file__)).parent
+        ignored = [folder / entry for entry in getattr(conftest, "collect_ignore", ())]
+        globs = [str(folder / entry) for entry in getattr(conftest, "collect_ignore_glob", ())]
+        if any(file.is_relative_to(entry.resolve()) for entry in ignored) or any(map(file.match, globs)):
+            raise _LeftOutError(f"is ignored by {name}")
 
 
-def _look_into(place: Place, strategy: str | None) -> Iterator[Line]:
-    root = None if place.root is None or str(place.root) in sys.path else str(place.root)
-    if root is not None:
-        sys.path.insert(0, root)
+def _imported(source: Source) -> ModuleType:
     try:
-        module = importlib.import_module(place.module)
-    except BaseException as exc:  # noqa: BLE001  # code of the user; pytest's skip of a module is a BaseException
-        yield {"skipped": place.module, "reason": f"cannot be imported: {type(exc).__name__}: {exc}"}
-        return
-    candidates = [place.only] if place.only else list(_candidates(module))
-    if not candidates:
-        reason = f"no Hypothesis tests and no fuzz_* functions in it: name a function as {place.module}:function"
-        yield {"skipped": place.module, "reason": reason}
-    for qualname in candidates:
-        yield _line(f"{place.module}:{qualname}", strategy, module, root)
-
-
-def _candidates(module: ModuleType) -> Iterator[str]:
-    for name, value in vars(module).items():
-        if inspect.isclass(value) and _is_test_class(name, value):
-            yield from (f"{name}.{method}" for method, found in inspect.getmembers(value) if is_hypothesis_test(found))
-        elif getattr(value, "__module__", None) == module.__name__ and (
-            is_hypothesis_test(value) or (name.startswith("fuzz_") and callable(value))
-        ):
-            yield name
-
-
-def _is_test_class(name: str, cls: type[Any]) -> bool:
-    return name.startswith("Test") or issubclass(cls, unittest.TestCase)
-
-
-def _line(target: str, strategy: str | None, module: ModuleType, root: str | None) -> Line:
-    try:
-        subject = load(target, strategy)
-    except TargetError as exc:
-        return {"skipped": target, "reason": " ".join(str(exc).split())}
-    kind = "hypothesis" if subject.from_test else "function"
-    return {"target": target, "kind": kind, "file": getattr(module, "__file__", None), "root": root}
+        module = importlib.import_module(source.module)
+    except BaseException as exc:
+        if type(exc).__name__ in {"Skipped", "SkipTest"}:  # pytest's own and that of unittest, for a whole module
+            raise _LeftOutError(f"skips itself: {exc}") from exc
+        raise _LeftOutError(f"cannot be imported: {type(exc).__name__}: {exc}") from exc
+    file = getattr(module, "__file__", None)
+    if source.file is not None and (file is None or Path(file).resolve() != source.file):
+        raise _LeftOutError(f"another module of this name was imported from {file}: give one of the files another name")
+    return module
 
 
 def main() -> int:
@@ -143,7 +185,7 @@ def main() -> int:
         sys.path.insert(0, str(Path.cwd()))
     found = 0
     with output:
-        for line in collect(arguments.names, strategy):
+        for line in Collector(strategy).collect(arguments.names):
             found += "target" in line
             output.write(json.dumps(line) + "\n")
             output.flush()

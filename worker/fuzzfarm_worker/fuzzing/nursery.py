@@ -111,7 +111,7 @@ class Nursery:
         try:
             return await ZygoteLink.start(
                 self._processes,
-                target.target.partition(":")[0],
+                PREPARE.partition(":")[0],  # which imports the module, after what pytest would import first
                 SERVE,
                 prepare=PREPARE,
                 options=options,

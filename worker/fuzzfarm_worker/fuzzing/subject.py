@@ -7,6 +7,7 @@ with a named strategy, or with inputs of a kind that a word tells.
 from __future__ import annotations
 
 import asyncio
+import importlib
 import inspect
 import unittest
 from collections.abc import Awaitable, Callable
@@ -153,6 +154,7 @@ def _subject(target: str, function: Callable[..., Any], strategy: str | None) ->
         return _machine(target, machine, strategy)
     instance = _instance(target)
     if is_hypothesis_test(function):
+        _set_up_module(target, function, is_method=instance is not None)
         return _given(target, function, instance, strategy)
     if strategy is not None:
         return _supplied(target, function, instance, _strategy(target, strategy))
@@ -185,6 +187,19 @@ def _set_up(target: str, cls: type[Any], method: str) -> object:
     except Exception as exc:
         raise TargetError(
             target, f"cannot set up {cls.__name__} for {target!r}: {type(exc).__name__}: {exc}; use a plain function"
+        ) from exc
+
+
+def _set_up_module(target: str, test: Callable[..., Any], *, is_method: bool) -> None:
+    """Prepare the module once, as a test runner does."""
+    module = importlib.import_module(target.partition(":")[0])
+    hooks = [("setUpModule", module), ("setup_module", module), *([] if is_method else [("setup_function", test)])]
+    try:
+        for hook, argument in hooks:
+            _call_hook(getattr(module, hook, None), argument)
+    except Exception as exc:
+        raise TargetError(
+            target, f"cannot set up the module of {target!r}: {type(exc).__name__}: {exc}; fuzz it without"
         ) from exc
 
 
