@@ -32,8 +32,8 @@ class Part(StrEnum):
     META = ""
     """Hash: counters and state; `stop` holds a `StopReason`, `order` the signed order to cancel."""
     PAYLOADS = "#p"
-    """Hash: payload id to encoded operations; `r<id>` to units without an outcome; `d<id>` to first claim in ms;
-    `x<id>` set when a fuzz operation has failed."""
+    """Hash: payload id to encoded operations; `r<id>` to units without an outcome; `l<id>` to its lane; `d<id>` to its
+    first claim in ms; `x<id>` set when a fuzz operation has failed."""
     CHUNKS = "#c"
     """Hash: chunk id to its record; a chunk that is done has none."""
     OUTCOMES = "#o"

@@ -10,7 +10,6 @@ import asyncio
 import time
 
 from fuzzfarm_shared.errors import FuzzfarmError
-from fuzzfarm_shared.keys import Lane
 from fuzzfarm_shared.log import get_logger
 from fuzzfarm_shared.operations import FuzzOperation
 from fuzzfarm_shared.outcomes import ErrorKind, OperationError
@@ -21,7 +20,7 @@ from fuzzfarm_shared.settling import operations_context, settle_waiting
 from fuzzfarm_shared.signing import Signer
 from fuzzfarm_shared.store import AttemptStore
 from fuzzfarm_shared.store.readings import outcome_context
-from fuzzfarm_shared.store.reaping import LostChunks, LostOperations, Queued, ReapingStore, Stopped
+from fuzzfarm_shared.store.reaping import LostChunks, LostOperations, LostPayload, Queued, ReapingStore, Stopped
 
 LOST_MESSAGE = (
     "the server has lost this operation (evicted, or restored from an old backup?): submit it again, and set "
@@ -82,11 +81,11 @@ class Reaper:
     async def _restore(self, batch: str, lost: LostChunks) -> None:
         submit_id = await self._reaping.submit_id(batch)
         recorded = await self._reaping.recorded(batch, submit_id)
-        for number, left in lost.units_left.items():
-            payload = await self._payload(batch, submit_id, number)
-            lane, units, done = _extent(payload, left, recorded)
-            if await self._reaping.restore(batch, number, lane, units, done):
-                log.warning("a payload whose chunks were lost is queued again", batch=batch, payload=number, units=left)
+        for found in lost.payloads:
+            payload = await self._payload(batch, submit_id, found.number)
+            units, done = _extent(payload, found, recorded)
+            if await self._reaping.restore(batch, found.number, found.lane, units, done):
+                log.warning("a payload whose chunks were lost is queued again", batch=batch, payload=found.number)
 
     async def _payload(self, batch: str, submit_id: str, number: int) -> Payload | None:
         """Return the payload, or None: then workers refuse its chunk, and say why."""
@@ -118,10 +117,11 @@ class Reaper:
             log.error("operations were lost with their server's memory", batch=batch, operations=pending)
 
 
-def _extent(payload: Payload | None, left: int, recorded: dict[int, RangeSet]) -> tuple[Lane, int, RangeSet]:
-    """Return lane, units and units done of a payload of which so many units are left."""
+def _extent(payload: Payload | None, lost: LostPayload, recorded: dict[int, RangeSet]) -> tuple[int, RangeSet]:
+    """Return units, and units done, of a lost payload; what shards have found is found again."""
     if payload is None:
-        return Lane.SLOTS, left, RangeSet()
-    if isinstance(payload.specs[0], FuzzOperation):
-        return Lane.FUZZ, payload.specs[0].examples or left, RangeSet()
-    return Lane.SLOTS, len(payload), recorded.get(payload.first, RangeSet())
+        return lost.units_left, RangeSet()
+    spec = payload.specs[0]
+    if isinstance(spec, FuzzOperation):
+        return spec.examples or lost.units_left, RangeSet()
+    return len(payload), recorded.get(payload.first, RangeSet())

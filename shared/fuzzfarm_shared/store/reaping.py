@@ -23,10 +23,25 @@ class Stopped:
 
 
 @dataclass(frozen=True, slots=True)
-class LostChunks:
-    """Payloads without any chunk, and how many of their units have no outcome."""
+class LostPayload:
+    """A payload without any chunk.
 
-    units_left: dict[int, int]
+    Attributes:
+        number: its id in the batch.
+        units_left: how many of its units have no outcome.
+        lane: what its chunks need of a worker.
+    """
+
+    number: int
+    units_left: int
+    lane: Lane
+
+
+@dataclass(frozen=True, slots=True)
+class LostChunks:
+    """Payloads whose chunks have vanished."""
+
+    payloads: tuple[LostPayload, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +73,8 @@ class ReapingStore:
             reason, *waiting = rest
             return Stopped(StopReason(reason.decode()), tuple(AttemptId.parse(raw.decode()) for raw in waiting))
         if found == b"lost":
-            return LostChunks(dict(zip(rest[::2], rest[1::2], strict=True)))
+            rows = zip(rest[::3], rest[1::3], rest[2::3], strict=True)
+            return LostChunks(tuple(LostPayload(number, left, Lane(lane.decode())) for number, left, lane in rows))
         return LostOperations(rest[0]) if found == b"gone" else Queued(rest[0])
 
     async def submit_id(self, batch: str) -> str:

@@ -135,6 +135,26 @@ def test_a_fuzz_operation_whose_chunks_are_lost_runs_again_from_its_start(
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize("time_s", [None, 60.0])
+def test_a_fuzz_operation_that_is_lost_and_cannot_be_read_is_one_error(
+    start_worker: Any, farm_settings: Any, time_s: float | None
+) -> None:
+    async def scenario() -> None:
+        keys = Keys(farm_settings["namespace"])
+        async with Farm.connect(**farm_settings) as farm, Redis.from_url(farm_settings["url"]) as client:
+            target = "fuzzfarm.demo_targets:fuzz_power"
+            examples = None if time_s else 100
+            batch = await farm.submit([FuzzOperation(key="f", target=target, examples=examples, time_s=time_s)])
+            await lose_chunks(client, keys, batch.key)
+            await client.hset(keys.batch(batch.key, Part.PAYLOADS), "0", b"damaged")  # type: ignore[misc]
+            await look_now(client, keys)
+            start_worker()
+            aggregate = await batch.wait(WAIT_S)
+            assert (aggregate.status.total, aggregate.status.failed) == (1, 1)
+
+    asyncio.run(scenario())
+
+
 def test_operations_that_the_server_has_lost_end_with_an_error_that_says_so(
     start_worker: Any, farm_settings: Any
 ) -> None:

@@ -61,7 +61,7 @@ end
 if left == 0 and partial then
   new_chunk(batch, {p = rec.p, a = 0, b = 0, l = LANES[1], k = 'merge'}, ARGV[14])
 elseif (left <= 0 and not partial) or (rec.k == 'merge' and final) then
-  redis.call('HDEL', payloads, rec.p, 'r' .. rec.p, 'd' .. rec.p, 'x' .. rec.p)
+  redis.call('HDEL', payloads, rec.p, 'r' .. rec.p, 'l' .. rec.p, 'd' .. rec.p, 'x' .. rec.p)
   if rec.k == 'merge' then redis.call('DEL', key(batch, part.PARTIALS) .. rec.p) end
 end
 local reason = stop_reason(meta)

@@ -1,7 +1,7 @@
 -- Look after a batch that has not ended. ARGV: batch, seed for tokens. Returns one of
 --   {"fine", chunks queued again}      its waiting chunks without a job and its leased ones without a lease are queued again
 --   {"stop", reason, attempts...}      it was told to stop, or its deadline has passed: the caller settles what waits
---   {"lost", payload, units left, ...} chunks of these payloads have vanished, others have not: see restore.lua
+--   {"lost", payload, units left, lane, ...} chunks of these payloads have vanished, others have not: see restore.lua
 --   {"gone", pending}                  operations have no outcome, and neither chunk nor payload: see abandon.lua
 local batch, seed = ARGV[1], ARGV[2]
 local meta, payloads = key(batch, part.META), key(batch, part.PAYLOADS)
@@ -44,6 +44,7 @@ for i = 1, #fields, 2 do
   local payload = tonumber(string.match(fields[i], '^r(%d+)$'))
   if payload and tonumber(fields[i + 1]) > 0 and not alive[payload] then
     lost[#lost + 1], lost[#lost + 2] = payload, tonumber(fields[i + 1])
+    lost[#lost + 1] = redis.call('HGET', payloads, 'l' .. payload)
   end
 end
 if #lost > 0 then

@@ -48,7 +48,7 @@ local function append()
     redis.call('SADD', key(batch, part.DIGESTS), unpack(ARGV, i, math.min(i + 999, #ARGV)))
   end
   redis.call('RPUSH', boundaries, digest)
-  redis.call('HSET', key(batch, part.PAYLOADS), index, envelope, 'r' .. index, units)
+  redis.call('HSET', key(batch, part.PAYLOADS), index, envelope, 'r' .. index, units, 'l' .. index, lane)
   redis.call('HINCRBY', meta, 'total', count)
   new_chunk(batch, {p = index, a = 0, b = units, l = lane}, bits)
   for _, suffix in ipairs({part.BOUNDARIES, part.DIGESTS, part.PAYLOADS}) do keep(batch, suffix) end
