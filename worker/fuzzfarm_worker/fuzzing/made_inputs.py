@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
 from fuzzfarm_shared.inputs import Inputs, InputsKind
+from fuzzfarm_worker.fuzzing.json_schema import SchemaError, schema_strategy
 from fuzzfarm_worker.fuzzing.seeds import mutated, seeds_in
 
 
@@ -28,7 +29,14 @@ def made_inputs(inputs: Inputs) -> SearchStrategy[Any]:
         case InputsKind.SEEDS:
             return _seeds(inputs.argument)
         case InputsKind.SCHEMA:
-            raise ValueError("inputs of a JSON Schema are not made yet")
+            return _allowed(inputs.schema)
+
+
+def _allowed(schema: Any) -> SearchStrategy[Any]:
+    try:
+        return schema_strategy(schema)
+    except SchemaError as exc:
+        raise ValueError(f"the JSON Schema cannot be used: {exc}") from exc
 
 
 def _matching(pattern: str) -> SearchStrategy[str]:

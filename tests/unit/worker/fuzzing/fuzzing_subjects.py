@@ -264,3 +264,8 @@ async def awaits_apart(number: int) -> None:
     await asyncio.sleep(0)
     if number > 1000:
         raise LookupError("too big")
+
+
+def is_a_tool(path, limit) -> None:
+    assert isinstance(path, str)
+    assert limit < 1000, "too much"

@@ -10,6 +10,12 @@ from fuzzfarm_shared.merging import merge
 from fuzzfarm_shared.outcomes import FuzzResult
 from fuzzfarm_worker.fuzzing import subject
 
+TOOL = """{
+    "type": "object",
+    "properties": {"path": {"type": "string"}, "limit": {"type": "integer", "minimum": 0}},
+    "required": ["path", "limit"]
+}"""
+
 
 @pytest.mark.parametrize(
     ("target", "inputs", "smallest"),
@@ -17,6 +23,8 @@ from fuzzfarm_worker.fuzzing import subject
         ("keeps", "bytes", "keeps(b'\\x80')"),
         ("keeps", "text", "keeps('\\x80')"),
         ("has_no_dash", "regex:[a-z]+-[0-9]{3}", "has_no_dash('a-000')"),
+        ("has_no_dash", 'schema:{"enum": ["a", "-", "--"]}', "has_no_dash('-')"),
+        ("is_a_tool", f"schema:{TOOL}", "is_a_tool(path='', limit=1000)"),
     ],
 )
 def test_a_callable_without_hints_gets_what_a_word_says(target: str, inputs: str, smallest: str) -> None:
@@ -45,6 +53,8 @@ def test_inputs_of_another_kind_do_not_get_the_child_of_the_first() -> None:
     ("name", "inputs", "says"),
     [
         ("keeps", "regex:(", r"'\(' is no regular expression \(.*\): repair it"),
+        ("keeps", 'schema:{"if": {}}', "the JSON Schema cannot be used: # has 'if', which is not supported"),
+        ("keeps", "schema:false", "it allows no value"),
         ("keeps", "seeds:/no/such/folder", "cannot read the seeds in '/no/such/folder' on this worker: No such file"),
         ("TestMethods.test_limit", "bytes", "leave strategy and inputs out"),
     ],
