@@ -108,6 +108,7 @@ STARTS = re.compile(
 MAY_START = {
     "fuzzfarm_worker.supervisor": "starts whole workers",
     "fuzzfarm_worker.sandbox.zygote": "forks inside a child that the manager has started",
+    "fuzzfarm_worker.fuzzing.apart": "forks inside such a child, and dies with that fork",
     "fuzzfarm_worker.fuzzing.last_words": "forks inside such a child, and reaps that fork at once",
 }
 
