@@ -41,7 +41,8 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', LEASES, '-inf', now, 'LIMIT', 0,
 end
 
 -- A worker may die after it took an id from the wake list and before its claim. arq marks the job as in progress for
--- 10 s in between; what is older than 2 s, unmarked or marked for longer than 2 s, and on no wake list was dropped.
+-- 10 s in between; what is older than 2 s, marked for longer than 2 s, and on no wake list was dropped. What is unmarked
+-- may be on its way from the list to arq: it is marked here, and gets one more second.
 local woken = 0
 local function wake_again(id, list)
   local batch, chunk, token = parse_attempt(id)
@@ -50,6 +51,10 @@ local function wake_again(id, list)
   if not rec or rec.t ~= token then
     forget_job(id)
   elseif rec.s == 'w' and marked < ARQ.IN_PROGRESS_MS - 2000 and not redis.call('LPOS', list, id) then
+    if marked < 0 then
+      redis.call('SET', ARQ.IN_PROGRESS .. id, 1, 'PX', ARQ.IN_PROGRESS_MS - 1000)
+      return
+    end
     forget_job(id)
     enqueue(batch, chunk, rec, bits())
     woken = woken + 1
