@@ -60,6 +60,13 @@ def note(folder: str, name: str) -> None:
         file.write(f"{os.getpid()}\n")
 
 
+async def note_and_pause(folder: str, name: str, seconds: float) -> str:
+    """Leave a line for each execution, and take a while."""
+    note(folder, name)
+    await asyncio.sleep(seconds)
+    return name
+
+
 def append_word(folder: str, word: str) -> None:
     """Leave a word behind those that are there, so that a test sees the order of executions."""
     with (Path(folder) / "order").open("a") as file:

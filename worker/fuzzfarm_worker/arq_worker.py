@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from arq.connections import ArqRedis, RedisSettings
-from arq.worker import RetryJob, func
+from arq.worker import RetryJob, Worker, func
 from redis.asyncio.client import Pipeline
 from redis.asyncio.connection import ConnectionPool
 from redis.asyncio.retry import Retry
@@ -26,6 +28,7 @@ from fuzzfarm_shared.keys import Lane
 from fuzzfarm_shared.schedule import Priority
 from fuzzfarm_shared.settings import WorkerHostSettings
 from fuzzfarm_worker.host import WorkerHost
+from fuzzfarm_worker.leaving import Departure
 
 FOREVER = 10**9
 """Tries that arq allows a job: our leases decide when to give up, never arq."""
@@ -44,6 +47,12 @@ NORMAL_FIRST = (Priority.NORMAL, Priority.HIGH, Priority.LOW)
 
 POKE_TTL_S = 60
 """How long a poke that came too late stays; the next pop takes it."""
+
+LONGEST_START_S = 1.0
+"""arq starts a job that it was given within milliseconds, if the server answers."""
+
+JOB = Worker.run_job.__qualname__
+"""Of the tasks that arq starts for jobs."""
 
 HEALTH_CHECK_S = 10
 """How old the sign of life that `arq --check` reads may be."""
@@ -64,7 +73,9 @@ def worker_settings(settings: WorkerHostSettings | None = None, **overrides: Any
         "queue_name": settings.keys.queue,
         "redis_pool": _pool(settings, host),
         "redis_settings": redis_settings(settings),
-        "ctx": {"host": host},
+        "ctx": {"host": host, "listens": "handle_signals" not in overrides},
+        # arq would cancel each job wherever it is, between a claim and the server's answer too; see `_end`.
+        "handle_signals": False,
         "on_startup": _start,
         "on_shutdown": _stop,
         "max_jobs": settings.max_concurrency + settings.max_children + SPARE_JOBS,
@@ -96,6 +107,16 @@ async def _run_chunk(ctx: dict[str, Any]) -> None:
 async def _start(ctx: dict[str, Any]) -> None:
     host: WorkerHost = ctx["host"]
     await host.start()
+    main = asyncio.current_task()
+    if ctx["listens"] and main is not None:
+        Departure(host.settings.grace_s, host.leave, partial(_end, ctx["redis"], main)).listen()
+
+
+async def _end(pool: WakingPool, main: asyncio.Task[Any]) -> None:
+    """End arq's worker when all its jobs have ended, which it would cancel; it is given no more of them."""
+    while jobs := await pool.jobs():
+        await asyncio.wait(jobs)
+    main.cancel()
 
 
 async def _stop(ctx: dict[str, Any]) -> None:
@@ -109,10 +130,31 @@ class WakingPool(ArqRedis):
     host: WorkerHost
     _pops = 0
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._is_polled = asyncio.Event()
+
     async def zrangebyscore(self, name: Any, *args: Any, **kwargs: Any) -> Any:
         """Answer arq's poll of its queue with at most one job; any other sorted set is read as usual."""
         if name != self.host.settings.keys.queue:
             return await super().zrangebyscore(name, *args, **kwargs)
+        self._is_polled.set()
+        try:
+            return await self._next_job()
+        finally:
+            self._is_polled.clear()
+
+    async def jobs(self) -> list[asyncio.Task[Any]]:
+        """Return the jobs of arq that have not ended, at a moment when it is not about to start one.
+
+        Without an answer of the server it does not come to such a moment; what it was about to start is woken again.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LONGEST_START_S):
+                await self._is_polled.wait()
+        return [task for task in asyncio.all_tasks() if getattr(task.get_coro(), "__qualname__", "") == JOB]
+
+    async def _next_job(self) -> list[bytes]:
         block_s = min(BLOCK_S, longest_block_s(self.host.settings))
         lanes = await self.host.intake.room(block_s)
         if not lanes:
@@ -121,6 +163,9 @@ class WakingPool(ArqRedis):
         names = {keys.wake(lane, priority): lane for priority in self._priorities() for lane in lanes}
         popped = await self._pop(names, lanes, block_s)
         if popped is None or (lane := names.get(popped[0].decode())) is None:
+            return []
+        if self.host.leaving:
+            await self.host.server.call("LPUSH", *popped)
             return []
         self.host.intake.offer(popped[1].decode(), lane)
         return [popped[1]]
@@ -156,11 +201,13 @@ class WakingPool(ArqRedis):
 
     async def _put_back(self, pop: asyncio.Task[list[bytes] | None], names: dict[str, Lane], poke: str) -> None:
         """End the pop of a worker that is leaving and give back the job that it took meanwhile."""
-        if not pop.done():
-            await self._poke(poke)
-        popped = await pop
-        if popped is not None and popped[0].decode() in names:
-            await self.host.server.call("LPUSH", *popped)
+        with suppress(TimeoutError):  # without an answer of the server nobody knows what it took: it is woken again
+            async with asyncio.timeout(BLOCK_S):
+                if not pop.done():
+                    await self._poke(poke)
+                popped = await pop
+                if popped is not None and popped[0].decode() in names:
+                    await self.host.server.call("LPUSH", *popped)
 
     def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> Pipeline:
         """Return a pipeline that starts jobs which are ours already."""
@@ -183,8 +230,7 @@ class OwnedJobPipeline(Pipeline):
     """arq's transaction that marks a job as started, without asking the server whether another worker has it.
 
     The wake list gave the job to us alone, so we answer WATCH, EXISTS and ZSCORE ourselves: three round trips of seven
-    between a submit and its result. EXEC goes to the server; if the connection is lost then, arq skips the job and
-    the take-over wakes it again.
+    between a submit and its result. EXEC goes to the server, which is waited for while it is away.
     """
 
     async def immediate_execute_command(self, *args: Any, **options: Any) -> Any:

@@ -61,7 +61,8 @@ class WorkerHost:
         self._allowed = AllowList.from_settings(settings)
         self._pressure = MemoryPressure(settings.memory_reserve, Memory())
         self._warnings = warnings_of(settings)
-        self._chunks: set[AttemptId] = set()
+        self._attempts: set[Attempt] = set()
+        self.leaving = False
         self._started_at = time.time()
         self._tasks: list[asyncio.Task[None]] = []
         self._stack = AsyncExitStack()
@@ -96,6 +97,16 @@ class WorkerHost:
         self._tasks = [asyncio.create_task(self._beat()), asyncio.create_task(self._reaper.run())]
         log.info("worker started", worker=self.name, server=self.settings.safe_url, slots=self.kernel.max_concurrency)
 
+    def leave(self) -> None:
+        """Take nothing more, let what runs end within the grace period, and hand back the rest.
+
+        Called again, end the grace period.
+        """
+        self.leaving = True
+        self.intake.close()
+        for attempt in self._attempts:
+            attempt.leave()
+
     async def stop(self) -> None:
         """Stop everything that belongs to this worker."""
         for task in self._tasks:
@@ -108,7 +119,7 @@ class WorkerHost:
         log.info("worker stopped", worker=self.name)
 
     async def run_attempt(self, job_id: str) -> bool:
-        """Claim the chunk of an arq job and do its work; raises only CancelledError, when the worker leaves.
+        """Claim the chunk of an arq job and do its work; raises only CancelledError, when it was cancelled.
 
         Returns False when nobody knows whether it was claimed, because the server did not say: the job has to stay.
         """
@@ -134,11 +145,13 @@ class WorkerHost:
         tools = self.station.tools
         workplace.enter(workplace.Workplace(tools.processes, tools.allowed))  # of this task, and of all that it starts
         self.intake.begin(claim.id, claim.lane)
-        self._chunks.add(claim.id)
+        attempt = Attempt(self.station, claim, work_of)
+        attempt.stopping = self.leaving  # told to go while the server was asked: all of it is handed back
+        self._attempts.add(attempt)
         try:
-            await Attempt(self.station, claim, work_of).run()
+            await attempt.run()
         finally:
-            self._chunks.discard(claim.id)
+            self._attempts.discard(attempt)
 
     async def _beat(self) -> None:
         """Report and take over until cancelled; a worker whose heartbeat ends, ends."""
@@ -170,7 +183,7 @@ class WorkerHost:
             python=platform.python_version(),
             max_concurrency=self.kernel.max_concurrency,
             running=self.kernel.running,
-            chunks=len(self._chunks),
+            chunks=len(self._attempts),
             operations_done=self.station.operations_done,
             memory_bytes=resident_bytes(),
             memory_free=self._pressure.free_share,

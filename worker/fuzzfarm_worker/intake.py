@@ -37,6 +37,7 @@ class Intake:
         self._held: set[str] = set()
         self._under_pressure = False
         self._passing_fast = False
+        self._closed = False
         self._paused_until = 0.0
         self._changed = asyncio.Event()
 
@@ -88,6 +89,11 @@ class Intake:
         """Take nothing for a while, so that others get what this worker refused."""
         self._paused_until = max(self._paused_until, time.monotonic() + seconds)
 
+    def close(self) -> None:
+        """Take nothing any more."""
+        self._closed = True
+        self._changed.set()
+
     def press(self, under_pressure: bool) -> None:
         """Note whether this worker is short of memory."""
         if under_pressure != self._under_pressure:
@@ -96,7 +102,7 @@ class Intake:
 
     def _open_lanes(self) -> list[Lane]:
         now = time.monotonic()
-        if now < self._paused_until:
+        if self._closed or now < self._paused_until:
             return []
         if self._under_pressure and (self._held or self._offered):
             return []

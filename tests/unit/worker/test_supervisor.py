@@ -88,6 +88,20 @@ def test_a_signal_while_workers_are_started_stops_them(
     assert [worker.process.returncode for worker in started] == [-signal.SIGTERM] * 2
 
 
+def test_a_third_signal_kills_workers_that_do_not_follow(
+    started: list[Supervised], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deaf = (
+        "import os, signal\n"
+        "for number in (signal.SIGTERM, signal.SIGINT): signal.signal(number, signal.SIG_IGN)\n"
+        "for _ in range(3): os.kill(os.getppid(), signal.SIGTERM); os.read(0, 1)\n"
+        "signal.pause()"
+    )
+    monkeypatch.setattr(supervisor, "worker_command", lambda: [sys.executable, "-c", deaf])
+    assert supervise(WorkerHostSettings(), 1) == 0
+    assert [worker.process.returncode for worker in started] == [-signal.SIGKILL]
+
+
 def test_an_embedded_farm_waits_longer_for_its_host_than_the_host_for_its_workers() -> None:
     server_stop_s, grace_s = 6.0, 100.0
     host = EmbeddedHost(1, {"grace_s": grace_s})

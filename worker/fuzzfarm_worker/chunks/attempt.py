@@ -71,26 +71,38 @@ class Attempt:
         self._number = claim.commits
         self._in_flight: asyncio.Task[Any] | None = None
         self._work: asyncio.Task[None] | None = None
+        self._is_cut = False
 
     async def run(self) -> None:
         """Do the chunk's work until nothing of it is left here.
 
-        Cancellation means that the worker is leaving: running operations get its grace period, the rest is handed
-        back, then CancelledError is raised again. Cancelling once more ends the grace period.
+        Cancellation is as `leave`, and is raised again in the end.
         """
         self.station.renewals.hold(self.lease)
         self._work = asyncio.create_task(self._run())
-        try:
-            await asyncio.wait([self._work])
-        except asyncio.CancelledError:
-            await self._leave(self._work)
-            raise
-        finally:
-            self.station.renewals.release(self.lease)
-            if self._obeying is not None:
-                self._obeying.cancel()
+        cancelled: asyncio.CancelledError | None = None
+        while not self._work.done():
+            try:
+                await asyncio.wait([self._work])
+            except asyncio.CancelledError as exc:
+                cancelled = exc
+                self.leave()
+        self.station.renewals.release(self.lease)
+        if self._obeying is not None:
+            self._obeying.cancel()
         if not self._work.cancelled():
             self._work.result()
+        if cancelled is not None:
+            raise cancelled
+
+    def leave(self) -> None:
+        """Start nothing more; what runs may end within the grace period, then the rest is handed back.
+
+        Called again, end the grace period.
+        """
+        grace_s = 0.0 if self.stopping else self.station.settings.grace_s
+        self.stopping = True
+        asyncio.get_running_loop().call_later(grace_s, self._stop_work)
 
     async def commit(
         self,
@@ -219,16 +231,6 @@ class Attempt:
     async def _settle_stopped(self, payload: Payload, reason: StopReason, *, running: bool = False) -> None:
         await self.settle(payload, STOPPED_KINDS[reason], stopped_message(reason, running=running))
 
-    async def _leave(self, work: asyncio.Task[None]) -> None:
-        """Let running operations end within the grace period, then cancel them, and wait for the hand-back."""
-        self.stopping = True
-        try:
-            await asyncio.wait([work], timeout=self.station.settings.grace_s)
-        except asyncio.CancelledError:
-            log.warning("told to stop at once", chunk=str(self.claim.id))
-        work.cancel()
-        await asyncio.shield(asyncio.wait([work]))
-
     async def _send(self, commit: Commit) -> None:
         reply = await self._ask(self.station.store.commit(self.claim.id, commit))
         if reply.fenced:
@@ -281,5 +283,10 @@ class Attempt:
     def _end(self, reason: LeaseEnd) -> None:
         if self.ended is None:
             self.ended = reason
-            if self._work is not None:
-                self._work.cancel()
+            self._stop_work()
+
+    def _stop_work(self) -> None:
+        """Cancel what runs, once: a second time would meet the commit of what has ended, or the hand-back."""
+        if self._work is not None and not self._is_cut:
+            self._is_cut = True
+            self._work.cancel()
