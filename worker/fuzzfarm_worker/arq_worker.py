@@ -233,6 +233,11 @@ class OwnedJobPipeline(Pipeline):
     between a submit and its result. EXEC goes to the server, which is waited for while it is away.
     """
 
+    def multi(self) -> None:
+        """Begin the transaction."""
+        super().multi()  # type: ignore[no-untyped-call]
+        self.watching = False  # nothing is: else a lost connection ends it, or even the worker, by an UNWATCH
+
     async def immediate_execute_command(self, *args: Any, **options: Any) -> Any:
         """Execute one command of a watched transaction."""
         command, name = args[0], str(args[1]) if len(args) > 1 else ""

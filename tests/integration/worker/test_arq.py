@@ -15,6 +15,7 @@ import pytest
 from arq import cli  # noqa: F401 - the stock command must be there
 from arq.connections import ArqRedis
 from arq.worker import RetryJob, Worker, create_worker, func, get_kwargs
+from link import Link, link_to
 from ports import free_port
 from redis import Redis
 from redis.asyncio import Redis as AsyncRedis
@@ -257,6 +258,32 @@ def test_a_leaving_worker_puts_back_the_job_that_its_last_pop_took(how: str) -> 
     with ValkeyServer(port=free_port(), loglevel="warning") as server, Redis.from_url(server.connection_url) as client:
         settings = WorkerHostSettings(redis_url=server.connection_url, insecure=True)
         assert asyncio.run(scenario(settings, client)) == [b"batch/0@1-a"]
+
+
+def test_a_job_that_is_started_while_the_server_is_cut_off_is_started_after_that() -> None:
+    """Seen to fail, and to end the worker, where the pipeline believes that it watches."""
+
+    async def scenario(settings: WorkerHostSettings, link: Link) -> None:
+        pool = worker_settings(settings)["redis_pool"]
+        name = f"{arq_queue.IN_PROGRESS_PREFIX}batch/0@1-a"
+        async with pool.pipeline(transaction=True) as pipe:  # as `Worker.start_jobs` does
+            await pipe.watch(name)
+            assert not await pipe.exists(name)
+            assert await pipe.zscore(settings.keys.queue, "batch/0@1-a")
+            pipe.multi()
+            pipe.psetex(name, 10_000, b"1")
+            await pool.ping()  # its connection is the pipeline's next one
+            link.cut()
+            starting = asyncio.create_task(pipe.execute())
+            await asyncio.wait([starting], timeout=3 * settings.answer_timeout_s)
+            link.heal()
+            async with asyncio.timeout(WAIT_S):
+                assert await starting == [True]
+        await pool.aclose(close_connection_pool=True)
+
+    with ValkeyServer(port=free_port(), loglevel="warning") as server, link_to(server.port) as link:
+        settings = WorkerHostSettings(redis_url=link.url, answer_timeout_s=0.5, insecure=True)
+        asyncio.run(scenario(settings, link))
 
 
 def test_overrides_reach_arq(host_settings: WorkerHostSettings) -> None:
