@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,8 +32,11 @@ class CommandLine:
 
     def start(self, *words: str, **streams: int) -> subprocess.Popen[str]:
         """Start a command; its standard input is empty and its outputs are pipes, but for `streams`."""
+        return self._start(["-m", "fuzzfarm", *words], **streams)
+
+    def _start(self, words: Sequence[str], **streams: int) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [sys.executable, "-m", "fuzzfarm", *words],
+            [sys.executable, *words],
             cwd=self.folder,
             env=self.variables,
             text=True,
@@ -41,7 +45,11 @@ class CommandLine:
 
     def run(self, *words: str) -> Ended:
         """Run a command to its end."""
-        with self.start(*words) as process:
+        return self.python("-m", "fuzzfarm", *words)
+
+    def python(self, *words: str) -> Ended:
+        """Run `python ...` to its end."""
+        with self._start(words) as process:
             try:
                 out, err = process.communicate(timeout=COMMAND_TIMEOUT_S)
             except BaseException:

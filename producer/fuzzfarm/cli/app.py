@@ -15,7 +15,7 @@ from fuzzfarm.cli.batches import batches, cancel, results, status, watch
 from fuzzfarm.cli.doctor import doctor
 from fuzzfarm.cli.execute import exec_
 from fuzzfarm.cli.failures import ExitCode, debug_traceback, explain, root
-from fuzzfarm.cli.findings import findings, replay
+from fuzzfarm.cli.findings import findings, forget, replay, show
 from fuzzfarm.cli.fuzz import demo, fuzz
 from fuzzfarm.cli.hosts import up, worker, workers
 from fuzzfarm.cli.output import Output
@@ -35,7 +35,9 @@ COMMANDS: tuple[tuple[str, Callable[..., None], tuple[str, ...]], ...] = (
     ("cancel", cancel, ("fuzzfarm cancel nightly",)),
     ("workers", workers, ("fuzzfarm workers",)),
     ("findings", findings, ("fuzzfarm findings", "fuzzfarm findings nightly --json")),
+    ("show", show, ("fuzzfarm show 3f2a", "fuzzfarm show 3f2a --save-database .hypothesis/examples")),
     ("replay", replay, ("fuzzfarm replay 3f2a",)),
+    ("forget", forget, ("fuzzfarm forget 3f2a",)),
     ("doctor", doctor, ("fuzzfarm doctor --redis redis://farm:6379/0",)),
 )
 """Name, function and examples, in the order of the help."""

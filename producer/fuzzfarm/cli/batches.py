@@ -8,11 +8,12 @@ import typer
 
 from fuzzfarm.batch import Batch
 from fuzzfarm.cli.failures import ExitCode
+from fuzzfarm.cli.finding_views import show_finding
 from fuzzfarm.cli.following import Follower
 from fuzzfarm.cli.meter import meter_for
 from fuzzfarm.cli.options import BatchKey, Json, Redis, run
 from fuzzfarm.cli.output import Output
-from fuzzfarm.cli.views import batch_line, batch_table, error_text, is_clean, outcome_text, show_finding, value_text
+from fuzzfarm.cli.views import batch_line, batch_table, error_text, is_clean, outcome_text, value_text
 from fuzzfarm.farm import Farm
 from fuzzfarm_shared.outcomes import BatchAggregate, BatchStatus, FuzzResult, Outcome
 

@@ -12,13 +12,14 @@ from fuzzfarm.batch import Batch
 from fuzzfarm.cli.early_findings import EarlyFindings
 from fuzzfarm.cli.failures import ExitCode
 from fuzzfarm.cli.finding_files import FOLDER, SavedFinding, save
+from fuzzfarm.cli.finding_views import show_finding
 from fuzzfarm.cli.following import Follower
 from fuzzfarm.cli.fuzz_process import MODULE_PATH, module_path
 from fuzzfarm.cli.meter import meter_for
 from fuzzfarm.cli.options import chosen_farm, farm_is_given
 from fuzzfarm.cli.output import Output, table
 from fuzzfarm.cli.targets import Targets, find_targets
-from fuzzfarm.cli.views import count, error_text, show_finding
+from fuzzfarm.cli.views import count, error_text
 from fuzzfarm.farm import Farm
 from fuzzfarm_shared.operations import FuzzOperation
 from fuzzfarm_shared.outcomes import ErrorKind, Finding, FuzzResult, OperationError, Outcome

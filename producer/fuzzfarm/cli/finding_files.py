@@ -64,6 +64,14 @@ def load_all(folder: Path = FOLDER) -> list[SavedFinding]:
     return sorted(found, key=lambda saved: -saved.finding.last_seen)
 
 
+def remove(identifier: str, folder: Path = FOLDER) -> bool:
+    """Delete the file of a finding and return whether there was one."""
+    path = folder / f"{identifier}.json"
+    known = path.is_file()
+    path.unlink(missing_ok=True)
+    return known
+
+
 def named(name: str, folder: Path = FOLDER) -> SavedFinding | None:
     """Return the saved finding with this file name, id, or beginning of an id; None when there is none.
 

@@ -1,45 +1,65 @@
-"""Commands about what was found: findings and replay."""
+"""Commands about what was found: findings, show, replay and forget."""
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from typing import Annotated, Any
 
 import typer
 
-from fuzzfarm.batch import Batch
-from fuzzfarm.cli import finding_files
+from fuzzfarm.cli import finding_files, fuzz_process
 from fuzzfarm.cli.failures import ExitCode, UsageError
 from fuzzfarm.cli.finding_files import SavedFinding
-from fuzzfarm.cli.fuzz_process import replay as replay_process
+from fuzzfarm.cli.finding_lookup import everywhere, find, of_batch
+from fuzzfarm.cli.finding_views import (
+    DECORATOR,
+    REPLAY,
+    SCRIPT,
+    finding_table,
+    finding_title,
+    show_finding,
+    show_whole,
+)
 from fuzzfarm.cli.options import Json, Redis, farm_is_given, run
 from fuzzfarm.cli.output import Output
-from fuzzfarm.cli.views import count, finding_title, show_finding
+from fuzzfarm.cli.plain_data import finding_record
+from fuzzfarm.cli.views import count
 from fuzzfarm.farm import Farm
-from fuzzfarm_shared.errors import BatchNotSealedError, FuzzfarmError
-from fuzzfarm_shared.outcomes import Finding, FuzzResult
-
-BATCHES_SEARCHED = 100
-"""The newest batches of a farm; older findings are still found by the key of their batch."""
+from fuzzfarm_shared.errors import FuzzfarmError
+from fuzzfarm_shared.outcomes import Finding
 
 OptionalKey = Annotated[
     str | None,
-    typer.Argument(metavar="[KEY]", help="Key of a batch; without it, those saved here and of recent batches.",
+    typer.Argument(metavar="[KEY]", help="Key of a batch; without it, all of the farm, and those saved here.",
                    show_default=False),
 ]  # fmt: skip
 FindingName = Annotated[
     str, typer.Argument(metavar="FINDING", help="Id, beginning of an id, or file of a finding.", show_default=False)
 ]
+Database = Annotated[
+    str | None,
+    typer.Option("--save-database", metavar="PLACE", show_default=False,
+                 help="Add the example to Hypothesis' database there, such as .hypothesis/examples."),
+]  # fmt: skip
 
 VERDICTS = {"fixed": "FIXED", "still_failing": "STILL FAILING", "flaky": "FLAKY"}
 
 
 def findings(key: OptionalKey = None, redis: Redis = None, as_json: Json = False) -> None:
-    """Show findings: saved ones, or those of a batch.
+    """List findings: those of a batch, or all.
 
-    Without a key: those saved in this folder and, with a farm, those of its recent batches.
+    Without a key: those saved in this folder and, with a farm, those of all its batches.
     """
     run(_findings(key, redis, Output(as_json)))
+
+
+def show(finding: FindingName, save_database: Database = None, redis: Redis = None, as_json: Json = False) -> None:
+    """Show all of one finding, and what reproduces it.
+
+    Run it where the target can be imported, for a script and a line for Hypothesis.
+    """
+    run(_show(finding, save_database, redis, Output(as_json)))
 
 
 def replay(finding: FindingName, redis: Redis = None, as_json: Json = False) -> None:
@@ -50,43 +70,64 @@ def replay(finding: FindingName, redis: Redis = None, as_json: Json = False) -> 
     run(_replay(finding, redis, Output(as_json)))
 
 
+def forget(finding: FindingName, redis: Redis = None, as_json: Json = False) -> None:
+    """Forget a finding, here and on the farm.
+
+    When it is seen again, it is a new one.
+    """
+    run(_forget(finding, redis, Output(as_json)))
+
+
 async def _findings(key: str | None, redis: str | None, output: Output) -> int:
-    saved = {} if key is not None else {item.finding.id: item for item in finding_files.load_all()}
-    if key is not None or farm_is_given(redis):
-        for finding in await _on_farm(key, redis):
-            saved.setdefault(finding.id, SavedFinding(finding))
-    for item in saved.values():
+    found = await everywhere(redis) if key is None else await _kept_from(key, redis)
+    for item in found:
         output.record(item.finding)
-        finding_files.save(item)
-        show_finding(output, item.finding)
-    output.say(count(len(saved), "finding"))
-    return ExitCode.FAILURES if saved else ExitCode.CLEAN
+    if found:
+        output.say(finding_table([item.finding for item in found], time.time()))
+        output.note("all of one: `fuzzfarm show ID`; run one again: `fuzzfarm replay ID`")
+    output.say(count(len(found), "finding"))
+    return ExitCode.FAILURES if found else ExitCode.CLEAN
 
 
-async def _on_farm(key: str | None, redis: str | None) -> list[Finding]:
-    """Return each finding of a batch, or of the recent batches that ran examples."""
+async def _kept_from(key: str, redis: str | None) -> list[SavedFinding]:
+    """Return the findings of a batch, and save them here: the batch expires."""
     async with Farm.connect(redis) as farm:
-        if key is not None:
-            return await _of_batch(farm.batch(key))
-        batches = [status.key for status in await farm.batches(BATCHES_SEARCHED) if status.examples_done]
-        return [finding for batch in batches for finding in await _of_batch(farm.batch(batch), skip_unsealed=True)]
+        found = [SavedFinding(finding) for finding in await of_batch(farm.batch(key))]
+    for item in found:
+        finding_files.save(item)
+    return found
 
 
-async def _of_batch(batch: Batch, *, skip_unsealed: bool = False) -> list[Finding]:
-    try:
-        aggregate = await batch.results()
-    except BatchNotSealedError:
-        if skip_unsealed:
-            return []
-        raise
-    results = [value for value in aggregate.results.values() if isinstance(value, FuzzResult)]
-    return [finding for result in results for finding in result.findings]
+async def _show(name: str, database: str | None, redis: str | None, output: Output) -> int:
+    saved = await find(name, redis)
+    [made] = await fuzz_process.reproducers([saved], database)
+    if database is not None and not made["saved"]:
+        raise UsageError(f"nothing was saved in {database}: {'; '.join(made['reasons'])}")
+    output.record({**finding_record(saved.finding), "reproducers": made})
+    sections = [(SCRIPT, made["script"]), (DECORATOR, made["decorator"]), (REPLAY, saved.finding.replay)]
+    show_whole(output, saved.finding, [(heading, text) for heading, text in sections if text])
+    for reason in made["reasons"]:
+        output.note(reason)
+    if made["saved"]:
+        output.note(f"saved in {database}: the test now runs this example first")
+    return ExitCode.CLEAN
+
+
+async def _forget(name: str, redis: str | None, output: Output) -> int:
+    saved = await find(name, redis)
+    places = ["here"] if finding_files.remove(saved.finding.id) else []
+    if farm_is_given(redis):
+        async with Farm.connect(redis) as farm:
+            places += ["on the farm"] if await farm.forget(saved.finding) else []
+    output.record({"id": saved.finding.id, "forgotten": places})
+    output.say(f"forgot {finding_title(saved.finding)} {' and '.join(places)}")
+    return ExitCode.CLEAN
 
 
 async def _replay(name: str, redis: str | None, output: Output) -> int:
-    saved = await _find(name, redis)
+    saved = await find(name, redis)
     output.note(f"replaying {finding_title(saved.finding)}")
-    verdict = await replay_process(saved)
+    verdict = await fuzz_process.replay(saved)
     if verdict["verdict"] == "error":
         raise FuzzfarmError(f"{saved.finding.target} cannot be replayed: {verdict['error']}")
     output.record({"finding": saved.finding, **verdict})
@@ -95,19 +136,6 @@ async def _replay(name: str, redis: str | None, output: Output) -> int:
     if not fixed:
         show_finding(output, _as_it_fails_now(saved.finding, verdict))
     return ExitCode.CLEAN if fixed else ExitCode.FAILURES
-
-
-async def _find(name: str, redis: str | None) -> SavedFinding:
-    saved = finding_files.named(name)
-    if saved is not None:
-        return saved
-    if farm_is_given(redis):
-        matches = {finding.id: finding for finding in await _on_farm(None, redis) if finding.id.startswith(name)}
-        if len(matches) > 1:
-            raise UsageError(f"{name!r} stands for {len(matches)} findings of this farm: give more of the id")
-        if matches:
-            return SavedFinding(next(iter(matches.values())))
-    raise UsageError(f"there is no finding {name!r} in {finding_files.FOLDER}: list them with `fuzzfarm findings`")
 
 
 def _verdict_text(verdict: dict[str, Any]) -> str:

@@ -9,6 +9,7 @@ import typer
 
 from fuzzfarm.cli import campaign
 from fuzzfarm.cli.campaign import Ending, Plan
+from fuzzfarm.cli.example_database import add_findings
 from fuzzfarm.cli.failures import ExitCode
 from fuzzfarm.cli.input_options import chosen_inputs
 from fuzzfarm.cli.options import Deadline, Json, NewBatchKey, PriorityOption, Redis, Workers, run, size_in_bytes
@@ -120,7 +121,9 @@ def demo(workers: Workers = None, seed: Seed = 0, redis: Redis = None, as_json: 
 
 
 async def _fuzz(plan: Plan, output: Output) -> int:
-    return (await campaign.fuzz(plan, output)).exit_code
+    ending = await campaign.fuzz(plan, output)
+    await add_findings(ending, output)
+    return ending.exit_code
 
 
 async def _demo(plan: Plan, output: Output) -> int:

@@ -47,6 +47,23 @@ async def replay(saved: SavedFinding) -> dict[str, Any]:
     return (await _ask("replay", options, roots, to_json(finding_record(finding))))[-1]
 
 
+async def reproducers(
+    findings: Sequence[SavedFinding], database: str | None = None, below: Path | None = None
+) -> list[dict[str, Any]]:
+    """Return what reproduces each finding, as the process that makes it tells.
+
+    Args:
+        findings: the findings.
+        database: folder or address of Hypothesis' example database, to which the examples of tests are added; or None.
+        below: add only those of tests in this folder; None: all.
+    """
+    options = [] if database is None else ["--save-database", database]
+    options += [] if below is None else ["--below", str(below)]
+    roots = dict.fromkeys(saved.root for saved in findings if saved.root is not None)
+    lines = "".join(to_json(finding_record(saved.finding)) + "\n" for saved in findings)
+    return await _ask("reproducers", options, roots, lines)
+
+
 async def _ask(module: str, arguments: Sequence[str], roots: Iterable[str], text: str = "") -> list[dict[str, Any]]:
     """Return the JSON lines that a process of the worker package prints; cancelling kills it."""
     process = await asyncio.create_subprocess_exec(

@@ -1,4 +1,4 @@
-"""How outcomes, batches, workers and findings read for people."""
+"""How outcomes, batches and workers read for people."""
 
 from __future__ import annotations
 
@@ -6,18 +6,11 @@ import time
 from datetime import timedelta
 from typing import Any
 
-from rich import box
-from rich.console import RenderableType
-from rich.panel import Panel
-from rich.text import Text
-
 from fuzzfarm.cli.glance import FarmGlance
-from fuzzfarm.cli.output import Output, table
-from fuzzfarm.cli.printable import printable, shortened
+from fuzzfarm.cli.output import table
+from fuzzfarm.cli.printable import shortened
 from fuzzfarm_shared.outcomes import (
     BatchStatus,
-    ErrorKind,
-    Finding,
     FuzzResult,
     OperationError,
     Outcome,
@@ -29,9 +22,6 @@ VALUE_CHARS = 200
 """Values are shown up to here; --json shows all."""
 
 MESSAGE_CHARS = 500
-EXAMPLE_LINES = 20
-EXAMPLE_LINE_CHARS = 200
-"""A smallest example is rarely larger; the saved file has all of it."""
 
 
 def count(number: int, word: str) -> str:
@@ -144,46 +134,3 @@ def farm_line(glance: FarmGlance) -> str:
         f"{count(glance.workers, 'worker')} on {count(glance.hosts, 'host')}, "
         f"{glance.slots_used:,} of {count(glance.slots, 'slot')} used; {waiting}; {glance.running:,} running"
     )
-
-
-def finding_title(finding: Finding) -> str:
-    """Return what failed, in one line."""
-    name = finding.type or finding.kind.value
-    kind = "" if finding.kind is ErrorKind.EXCEPTION else f" [{finding.kind.value}]"
-    return f"{name.removeprefix('builtins.')}{kind} in {finding.target}"
-
-
-def finding_block(finding: Finding, *, saved: bool = True) -> str:
-    """Return what is known of a finding in a few lines; `saved`: it can be replayed by its id from here."""
-    lines = [f"message   {shortened(finding.message, MESSAGE_CHARS)}"] if finding.message else []
-    if finding.location:
-        lines.append(f"where     {finding.location}")
-    example = _example_lines(finding.example)
-    lines += [f"{'example' if place == 0 else '':<10}{line}" for place, line in enumerate(example)]
-    address = "" if finding.index is None else f", example {finding.index:,} of seed {finding.seed}"
-    lines.append(f"seen      {count(finding.count, 'time')}{address}")
-    if saved:
-        lines.append(f"replay    {finding.replay or f'fuzzfarm replay {finding.id}'}")
-    return "\n".join(printable(line) for line in lines)
-
-
-def _example_lines(example: str) -> list[str]:
-    lines = printable(example).splitlines() or ["(none recorded: the child died before it could tell)"]
-    kept = [_shortened_line(line) for line in lines[:EXAMPLE_LINES]]
-    return kept if len(lines) <= EXAMPLE_LINES else [*kept, f"... and {len(lines) - EXAMPLE_LINES:,} more lines"]
-
-
-def _shortened_line(line: str) -> str:
-    cut = len(line) - EXAMPLE_LINE_CHARS
-    return line if cut <= 0 else f"{line[:EXAMPLE_LINE_CHARS]}... ({cut:,} more characters)"
-
-
-def show_finding(output: Output, finding: Finding, *, saved: bool = True) -> None:
-    """Draw a finding: framed on a terminal, as indented lines without one."""
-    title, body = printable(finding_title(finding)), finding_block(finding, saved=saved)
-    drawing: RenderableType
-    if output.console.is_terminal:
-        drawing = Panel(Text(body), title=Text(title, "bold red"), title_align="left", box=box.ROUNDED)
-    else:
-        drawing = Text("\n".join([title, *(f"  {line}" for line in body.splitlines()), ""]))
-    output.draw(drawing)

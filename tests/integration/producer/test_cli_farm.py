@@ -79,6 +79,29 @@ def test_a_function_without_hints_is_fuzzed_with_told_inputs(cli):
     assert "STILL FAILING" in again.out
 
 
+RARE_FILE = """
+from hypothesis import given, settings, strategies as st
+
+@given(st.integers())
+@settings(max_examples=1)
+def test_small(number):
+    print("it is", number)
+    assert number < 1000
+"""
+
+
+def test_plain_pytest_runs_what_was_found_first(cli):
+    (cli.folder / "test_it.py").write_text(RARE_FILE)
+    cli.variables.pop("CI", None)  # there Hypothesis has no database
+    alone = cli.python("-m", "pytest", "-q", "test_it.py")
+    assert alone.code == 0, alone
+    found = cli.run("fuzz", "--examples", "60", "--workers", "1", "test_it.py")
+    assert "plain pytest runs 1 finding first: saved in .hypothesis/examples" in found.err
+    again = cli.python("-m", "pytest", "-q", "test_it.py")
+    assert again.code == 1, again
+    assert "it is 1000" in again.out
+
+
 def test_a_clean_fuzz_run_is_exit_code_0_and_one_json_document(cli):
     ended = cli.run("fuzz", "--json", "--examples", "50", "--workers", "1", "cli_targets:fuzz_nothing_wrong")
     assert ended.code == 0, ended
@@ -140,6 +163,12 @@ kind = "fuzz"
 key = "fuzz"
 target = "cli_targets:fuzz_small_numbers"
 examples = 200
+
+[[operation]]
+kind = "fuzz"
+key = "letters"
+target = "cli_targets:fuzz_late_letters"
+examples = 200
 """
 
 
@@ -160,17 +189,63 @@ def test_a_batch_is_watched_from_another_shell_and_its_findings_are_kept(cli, mi
     found = cli.run("findings", mixed)
     assert found.code == 1
     assert "AssertionError in cli_targets:fuzz_small_numbers" in found.out
-    assert len(list((cli.folder / ".fuzzfarm" / "findings").glob("*.json"))) == 1
+    assert len(list((cli.folder / ".fuzzfarm" / "findings").glob("*.json"))) == 2
 
 
 def test_a_batch_is_read_as_json_from_another_shell(cli, mixed):
     lines = [json.loads(line) for line in cli.run("watch", "--json", mixed).out.splitlines()]
-    assert {line["key"] for line in lines} == {"root", "wrong", "fuzz"}
+    assert {line["key"] for line in lines} == {"root", "wrong", "fuzz", "letters"}
     document = json.loads(cli.run("results", "--json", mixed).out)
     assert document["results"]["root"] == 4.0
     assert set(document["errors"]) == {"wrong"}
     assert json.loads(cli.run("status", "--json", mixed).out)["state"] == "done"
     assert [json.loads(line)["key"] for line in cli.run("batches", "--json").out.splitlines()] == [mixed]
+
+
+def elsewhere(cli, tmp_path_factory):
+    """The same shell in another folder, where nothing is saved."""
+    return CommandLine(tmp_path_factory.mktemp("elsewhere"), **cli.variables)
+
+
+def test_findings_of_the_farm_are_listed_shown_replayed_and_forgotten_from_anywhere(cli, mixed, tmp_path_factory):
+    assert cli.run("watch", mixed).code == 1
+    other = elsewhere(cli, tmp_path_factory)
+    exported = [json.loads(line) for line in other.run("findings", "--json").out.splitlines()]
+    by_target = {found["target"].removeprefix("cli_targets:"): found for found in exported}
+    assert set(by_target) == {"fuzz_small_numbers", "fuzz_late_letters"}
+    finding = by_target["fuzz_small_numbers"]
+    listed = other.run("findings")
+    assert listed.code == 1
+    row = rf"^{finding['id']} +{finding['count']} .* AssertionError in cli_targets:"
+    assert re.search(row, listed.out, re.MULTILINE)
+    assert "2 findings" in listed.out
+
+    shown = other.run("show", finding["id"][:8])
+    assert shown.code == 0, shown
+    for name in ("message", "example", "traceback", "signature"):
+        assert finding[name] in shown.out
+    assert finding["hosts"][0] in shown.out
+    assert "fuzz_small_numbers(number=101)" in shown.out.partition("script, which fails")[2]
+    assert "no decorator: its target is no Hypothesis test" in shown.err
+    document = json.loads(other.run("show", "--json", finding["id"]).out)
+    assert document["reproducers"]["script"] in shown.out
+    assert {name: document[name] for name in finding} == finding
+
+    replayed = other.run("replay", finding["id"])
+    assert replayed.code == 1, replayed
+    assert replayed.out.startswith("STILL FAILING: failed 5 of 5 times")
+
+    for word, says in (("zz", "there is no finding 'zz' in .fuzzfarm/findings and on the farm"), ("", "2 findings")):
+        for command in ("show", "replay", "forget"):
+            refused = other.run(command, word)
+            assert refused.code == 2, refused
+            assert says in refused.err
+            assert refused.err.count("\n") == 1
+
+    forgotten = other.run("forget", finding["id"])
+    assert forgotten.code == 0, forgotten
+    assert forgotten.out == "forgot AssertionError in cli_targets:fuzz_small_numbers on the farm\n"
+    assert "1 finding\n" in other.run("findings").out
 
 
 def test_a_running_batch_is_cancelled_from_another_shell(cli, farm):

@@ -25,8 +25,8 @@ from typing import Any, cast
 from hypothesis import HealthCheck, Phase, Verbosity, settings
 from hypothesis._settings import local_settings
 from hypothesis.control import BuildContext
-from hypothesis.core import get_executor
-from hypothesis.database import choices_from_bytes, choices_to_bytes
+from hypothesis.core import encode_failure, get_executor
+from hypothesis.database import DirectoryBasedExampleDatabase, ExampleDatabase, choices_from_bytes, choices_to_bytes
 from hypothesis.errors import HypothesisException, StopTest, UnsatisfiedAssumption
 from hypothesis.internal.conjecture import providers
 from hypothesis.internal.conjecture.choice import choices_key
@@ -34,6 +34,7 @@ from hypothesis.internal.conjecture.data import MAX_DEPTH, ConjectureData, Statu
 from hypothesis.internal.conjecture.engine import ConjectureRunner, RunIsComplete
 from hypothesis.internal.constants_ast import Constants
 from hypothesis.internal.floats import float_to_int, int_to_float
+from hypothesis.internal.reflection import function_digest
 from hypothesis.reporting import with_reporter
 from hypothesis.strategies import SearchStrategy
 from hypothesis.strategies import data as interactive_data
@@ -57,8 +58,11 @@ __all__ = [
     "inner_test",
     "is_hypothesis_test",
     "machine_test",
+    "open_database",
     "pin_constants",
     "raise_if_invalid",
+    "reproduce_line",
+    "save_choices",
     "size",
     "state_machine",
     "test_settings",
@@ -331,10 +335,7 @@ class Generator:
         Raises:
             ValueError: when these bytes are no choices.
         """
-        decoded = choices_from_bytes(choices)
-        if decoded is None:
-            raise ValueError("these bytes are no encoded choices: the finding is damaged, find it again")
-        return ConjectureData.for_choices(decoded)
+        return ConjectureData.for_choices(_decoded(choices))
 
     @contextmanager
     def session(self) -> Iterator[None]:
@@ -457,9 +458,36 @@ def call_source(name: str, args: Sequence[Any], kwargs: dict[str, Any], context:
     return printer.getvalue()
 
 
+def _decoded(choices: bytes) -> Sequence[Any]:
+    decoded = choices_from_bytes(choices)
+    if decoded is None:
+        raise ValueError("these bytes are no encoded choices: the finding is damaged, find it again")
+    return decoded
+
+
 def encoded(data: ConjectureData) -> bytes:
     """Return the choices of an example, encoded as Hypothesis' own database does."""
     return choices_to_bytes(data.choices)
+
+
+def reproduce_line(choices: bytes, version: str) -> str:
+    """Return the decorator with which a test runs these choices, and nothing else, under a version of Hypothesis."""
+    return f"@reproduce_failure({version!r}, {encode_failure(_decoded(choices))!r})"
+
+
+def open_database(place: str) -> ExampleDatabase:
+    """Return a database of examples: in a folder, or on a server where `place` is an address of Redis."""
+    if place.startswith(("redis://", "rediss://", "unix://")):
+        from hypothesis.extra.redis import RedisExampleDatabase  # noqa: PLC0415  # rarely needed
+        from redis import Redis  # noqa: PLC0415
+
+        return RedisExampleDatabase(Redis.from_url(place))
+    return DirectoryBasedExampleDatabase(place)
+
+
+def save_choices(database: ExampleDatabase, inner_test: Callable[..., Any], choices: bytes) -> None:
+    """Have a Hypothesis test run these choices first when it is run with that database."""
+    database.save(function_digest(inner_test), choices_to_bytes(_decoded(choices)))
 
 
 def size(data: ConjectureData) -> int:
