@@ -33,7 +33,7 @@ from fuzzfarm_worker.tools import workplace
 from fuzzfarm_worker.version import VERSION
 
 HEARTBEAT_EVERY_S = 1.0
-"""How soon the chunks of a dead worker are noticed after their lease has ended."""
+"""How soon the chunks of a dead worker are noticed after their lease has ended; sooner where leases are short."""
 
 log = get_logger(__name__)
 
@@ -157,7 +157,7 @@ class WorkerHost:
         """Report and take over until cancelled; a worker whose heartbeat ends, ends."""
         try:
             while True:
-                await asyncio.sleep(HEARTBEAT_EVERY_S)
+                await asyncio.sleep(min(HEARTBEAT_EVERY_S, self.settings.lease_s / 3))
                 await self._report_and_take_over()
         except FuzzfarmError as exc:
             log.error("the heartbeat ended, and so does this worker", reason=str(exc))

@@ -3,7 +3,8 @@
 -- Returns {freed, woken, waiting chunks, leased chunks, batches to look after...}; see reap.lua.
 local worker, seed, most = ARGV[1], ARGV[4], tonumber(ARGV[5])
 local tokens = 0
-local ABSENCE_MS = 2500 -- of heartbeats, which every worker sends each second
+-- Without any heartbeat for so long, leases may have ended that nobody could renew; each third of one they are renewed.
+local ABSENCE_MS = math.max(500, tonumber(ARGV[6]) * 2 / 3)
 local LOOKS = 4 -- after batches, in one heartbeat
 write_even_if_full()
 local function bits()
