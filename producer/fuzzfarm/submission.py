@@ -142,7 +142,7 @@ class Submission:
 
     async def _append(self, part: PayloadBuilder, payload: EncodedPayload, *, seal: bool) -> Accepted:
         context = operations_context(self._batch, self._submit_id, self._index)
-        deadline_s = await self._store.deadline_ms() // 1000
+        deadline_s = -(-await self._store.deadline_ms() // 1000)  # in whole seconds, and not before its time
         not_after = deadline_s or int(time.time()) + self._settings.result_ttl_s + CLOCK_SKEW_S
         envelope = self._settings.signer.seal(payload.body, context, not_after)
         limit = self._settings.queue_limit

@@ -54,7 +54,8 @@ def explain(exc: BaseException) -> tuple[ExitCode, str]:
     """Return the exit code for `exc` and one sentence about it."""
     cause = root(exc)
     if isinstance(cause, _ParserError):
-        return ExitCode.USAGE, f"{_sentence(cause.format_message())}; see --help"
+        message = cause.format_message().replace(": Value error, ", ": ")  # as some versions of typer say it
+        return ExitCode.USAGE, f"{_sentence(message)}; see --help"
     if isinstance(cause, FarmUnreachableError):
         return ExitCode.UNREACHABLE, _sentence(str(cause))
     if isinstance(cause, _USAGE):

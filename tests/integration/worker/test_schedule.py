@@ -91,6 +91,19 @@ def test_what_has_no_outcome_at_the_deadline_gets_an_error_and_what_runs_is_stop
     asyncio.run(scenario())
 
 
+def test_a_short_deadline_leaves_time_to_begin(start_worker: Any, farm_settings: Any) -> None:
+    async def scenario() -> None:
+        async with Farm.connect(**farm_settings) as farm:
+            start_worker()
+            await until_workers(farm, 1)
+            for _ in range(3):  # wherever in a second it falls
+                batch = await farm.submit([SubprocessJob(key="it", command=["sleep", "60"])], deadline_s=0.6)
+                error = (await batch.wait(WAIT_S)).errors["it"]
+                assert error.message == "the deadline of the batch passed while this operation ran"
+
+    asyncio.run(scenario())
+
+
 def test_a_batch_that_ends_before_its_deadline_keeps_its_results(start_worker: Any, farm_settings: Any) -> None:
     async def scenario() -> None:
         async with Farm.connect(**farm_settings) as farm:
