@@ -22,6 +22,8 @@ from fuzzfarm_worker.allowlist import AllowList
 from fuzzfarm_worker.chunks import Attempt, Station, work_of
 from fuzzfarm_worker.executors.kernel import Kernel
 from fuzzfarm_worker.fuzzing import FuzzChildren
+from fuzzfarm_worker.fuzzing.confirming import Confirmer
+from fuzzfarm_worker.fuzzing.nursery import Nursery
 from fuzzfarm_worker.handlers import Tools
 from fuzzfarm_worker.intake import Intake
 from fuzzfarm_worker.memory import Memory, MemoryPressure, resident_bytes
@@ -76,8 +78,9 @@ class WorkerHost:
         await check_server(self.server.client, self.settings)
         processes = await self._stack.enter_async_context(ProcessManager())
         sandbox = await self._stack.enter_async_context(Sandbox(processes, self.settings.max_children))
+        nursery = Nursery(processes, self._allowed.lists)
         children = await self._stack.enter_async_context(
-            FuzzChildren(processes, self.settings.max_children, listed=self._allowed.lists)
+            FuzzChildren(processes, self.settings.max_children, nursery=nursery)
         )
         renewals = self._stack.enter_context(RenewalThread(self.settings, asyncio.get_running_loop()))
         self.station = Station(
@@ -91,6 +94,7 @@ class WorkerHost:
             renewals=renewals,
             tools=Tools(self._allowed, processes, sandbox),
             children=children,
+            confirmer=Confirmer(nursery),
         )
         # Before the first pop: a take-over in the same moment would take the job that was popped for a dropped one.
         await self._report_and_take_over()

@@ -48,6 +48,7 @@ def test_fuzzing_a_file_finds_shows_saves_and_replays_until_it_is_fixed(cli):
     assert "AssertionError in test_it:test_small" in found.out
     assert "test_small(number=500)" in found.out
     assert "60 examples, 1 finding" in found.out
+    assert "fails     10 of 10 when it runs again" in found.out
     assert found.out.replace("\n", "").isprintable()
     name = re.search(r"fuzzfarm replay (\w+)", found.out)[1]
     saved = json.loads((cli.folder / ".fuzzfarm" / "findings" / f"{name}.json").read_text())
@@ -225,6 +226,7 @@ def test_findings_of_the_farm_are_listed_shown_replayed_and_forgotten_from_anywh
     for name in ("message", "example", "traceback", "signature"):
         assert finding[name] in shown.out
     assert finding["hosts"][0] in shown.out
+    assert "fails     10 of 10 when it runs again" in shown.out
     assert "fuzz_small_numbers(number=101)" in shown.out.partition("script, which fails")[2]
     assert "no decorator: its target is no Hypothesis test" in shown.err
     document = json.loads(other.run("show", "--json", finding["id"]).out)

@@ -39,6 +39,7 @@ def test_the_farm_knows_what_the_outcomes_say_also_after_a_worker_was_killed(
             [finding] = found
             assert finding.hosts == ("pear", "apple")
             assert finding.example == "fuzz_small(number=1000)"
+            assert (finding.replays, finding.replay_failures, finding.flaky) == (10, 10, False)
             assert await farm.findings("farm_targets:other") == []
 
     asyncio.run(scenario())

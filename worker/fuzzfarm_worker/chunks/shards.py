@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from fuzzfarm_shared.errors import TargetError
 from fuzzfarm_shared.log import get_logger
-from fuzzfarm_shared.merging import merge
+from fuzzfarm_shared.merging import combine, merge
 from fuzzfarm_shared.operations import FuzzOperation
 from fuzzfarm_shared.outcomes import ErrorKind, Finding, FuzzResult, OperationError
 from fuzzfarm_shared.payloads import Payload
@@ -19,6 +19,7 @@ from fuzzfarm_shared.store.readings import outcome_context, partial_context
 from fuzzfarm_shared.values import pack, unpack
 from fuzzfarm_worker.chunks.admission import admitted
 from fuzzfarm_worker.chunks.attempt import MOST_DEATHS, ONE_BY_ONE_DEATHS, Attempt
+from fuzzfarm_worker.fuzzing import ShardProgress
 
 GUIDED_SHARE = 8
 """A shard takes this part of what is left, so that shards get shorter towards the end and all workers end together
@@ -51,6 +52,7 @@ class ShardWork:
         self._attempt = attempt
         self._operation = operation
         self._pending: list[FuzzResult] = []
+        self._found: dict[str, Finding] = {}
         self._next = attempt.claim.start
         runs = attempt.done.runs
         if runs and runs[0][0] <= attempt.claim.start:
@@ -85,7 +87,19 @@ class ShardWork:
             await self.leave()
             await attempt.hand_back_all()
         else:
+            await self._confirm()
             await self._finish()
+
+    async def _confirm(self) -> None:
+        """Run what is new again; not where examples may have killed workers."""
+        attempt = self._attempt
+        if attempt.claim.deaths >= ONE_BY_ONE_DEATHS:
+            return
+        confirmed = await attempt.station.confirmer.confirm(
+            self._operation, self._found.values(), proceed=lambda: not attempt.stopping
+        )
+        if confirmed:
+            self._pending.append(replace(_nothing(self._operation.seed), findings=confirmed))
 
     async def leave(self) -> None:
         """Commit what the last progress told."""
@@ -133,8 +147,7 @@ class ShardWork:
         shard = attempt.station.children.run_shard(self._operation, start, attempt.stop, deadline_s=deadline_s)
         async with aclosing(shard):
             async for progress in shard:
-                self._pending.append(progress.result)
-                self._next = progress.next_index
+                self._take(progress)
                 if attempt.stopping:
                     return False
                 if time.monotonic() >= commit_at and self._committed < self._next < attempt.stop:
@@ -146,6 +159,13 @@ class ShardWork:
                 return True
         await attempt.hand_back_from(self._next + (attempt.stop - self._next) // 2)
         return False
+
+    def _take(self, progress: ShardProgress) -> None:
+        self._pending.append(progress.result)
+        self._next = progress.next_index
+        for finding in progress.result.findings:
+            known = self._found.get(finding.id)
+            self._found[finding.id] = finding if known is None else combine(known, finding)
 
     def _takes_long(self, examples: int, seconds: float) -> bool:
         """Whether what is left is worth sharing: other workers may have nothing to do for a long time."""

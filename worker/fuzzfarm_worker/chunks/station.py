@@ -10,6 +10,7 @@ from fuzzfarm_shared.signing import Signer
 from fuzzfarm_shared.store import AttemptStore, TellingStore
 from fuzzfarm_worker.executors.kernel import Kernel
 from fuzzfarm_worker.fuzzing import FuzzChildren
+from fuzzfarm_worker.fuzzing.confirming import Confirmer
 from fuzzfarm_worker.handlers import Tools
 from fuzzfarm_worker.intake import Intake
 from fuzzfarm_worker.renewal import RenewalThread
@@ -30,6 +31,7 @@ class Station:
         renewals: keeps leases.
         tools: what handlers may use.
         children: run examples.
+        confirmer: runs findings again.
         operations_done: outcomes recorded since the worker started.
     """
 
@@ -43,6 +45,7 @@ class Station:
     renewals: RenewalThread
     tools: Tools
     children: FuzzChildren
+    confirmer: Confirmer
     operations_done: int = 0
 
 

@@ -23,14 +23,12 @@ import binascii
 import json
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from fuzzfarm_shared.errors import FuzzfarmError, InvalidOperationError
 from fuzzfarm_shared.inputs import inputs_word
-from fuzzfarm_worker.fuzzing.deaths import death_failure
-from fuzzfarm_worker.fuzzing.interpreter import ChildLostError, Interpreter
 from fuzzfarm_worker.fuzzing.nursery import Nursery, Target
+from fuzzfarm_worker.fuzzing.repeats import Case, run_again
 from fuzzfarm_worker.fuzzing.words import strategy_word
 from fuzzfarm_worker.processes import ProcessManager
 
@@ -41,48 +39,21 @@ MAX_INPUT_BYTES = 4_000_000
 """Largest finding that is read; ours are far below."""
 
 
-@dataclass(frozen=True, slots=True)
-class Case:
-    """The example to run again.
-
-    Attributes:
-        target: "module:qualname".
-        strategy: the named strategy, or None.
-        inputs: the word that says what is generated, or None.
-        seed: with `index`, the example's address.
-        index: None when only the choices tell the example.
-        choices: encoded choices, or empty.
-        signature: of the finding.
-        python: version that found it.
-        hypothesis: version that found it.
-    """
-
-    target: str
-    strategy: str | None
-    inputs: str | None
-    seed: int
-    index: int | None
-    choices: bytes
-    signature: str
-    python: str
-    hypothesis: str
-
-
-def read_case(finding: Mapping[str, Any]) -> Case:
+def read_case(finding: Mapping[str, Any], example_timeout_s: float, memory_bytes: int | None) -> Case:
     """Return the example of a finding.
 
     Raises:
         InvalidOperationError: when a field is missing or is not what it should be.
     """
     try:
+        inputs = None if finding.get("inputs") is None else inputs_word(finding["inputs"])
         return Case(
-            target=str(finding["target"]),
-            strategy=finding.get("strategy"),
-            inputs=None if finding.get("inputs") is None else inputs_word(finding["inputs"]),
+            target=Target(str(finding["target"]), strategy_word(finding.get("strategy"), inputs)),
+            memory_bytes=memory_bytes,
+            timeout_s=example_timeout_s,
             seed=int(finding.get("seed", 0)),
             index=None if finding.get("index") is None else int(finding["index"]),
             choices=base64.b64decode(finding.get("choices") or "", validate=True),
-            signature=str(finding.get("signature", "")),
             python=str(finding.get("python", "")),
             hypothesis=str(finding.get("hypothesis", "")),
         )
@@ -95,7 +66,7 @@ def read_case(finding: Mapping[str, Any]) -> Case:
 async def replay(
     finding: Mapping[str, Any], *, runs: int = RUNS, example_timeout_s: float = 1.0, memory_bytes: int | None = None
 ) -> dict[str, Any]:
-    """Run the example of a finding several times in fresh children and return the verdict.
+    """Run the example of a finding several times, each in a fresh child, and return the verdict.
 
     Args:
         finding: the fields of a `Finding`, `choices` in base64.
@@ -106,82 +77,25 @@ async def replay(
     Raises:
         FuzzfarmError: when the finding cannot be read, or its target cannot be run.
     """
-    case = read_case(finding)
+    case = read_case(finding, example_timeout_s, memory_bytes)
     async with ProcessManager() as processes, Nursery(processes) as nursery:
-        session = _Session(nursery, case, example_timeout_s, memory_bytes)
-        try:
-            failures = [failure for _ in range(runs) if (failure := await session.once()) is not None]
-        finally:
-            await session.close()
+        repeats = [await run_again(nursery, case) for _ in range(runs)]
+    failures = [repeat.failure for repeat in repeats if repeat.failure is not None]
     return {
         "verdict": ("fixed", "still_failing", "flaky")[bool(failures) + (0 < len(failures) < runs)],
         "runs": runs,
         "failures": len(failures),
-        "same": all(failure["signature"] == case.signature for failure in failures),
-        "addressed": session.addressed,
+        "same": all(failure["signature"] == finding.get("signature") for failure in failures),
+        "addressed": repeats[-1].addressed,
         "failure": _printable(failures[-1]) if failures else None,
-        "python": session.python,
-        "hypothesis": session.hypothesis,
+        "python": repeats[-1].python,
+        "hypothesis": repeats[-1].hypothesis,
         "error": None,
     }
 
 
 def _printable(failure: dict[str, Any]) -> dict[str, Any]:
     return {**failure, "choices": base64.b64encode(failure["choices"]).decode("ascii")}
-
-
-class _Session:
-    """Children for one example: one while it lives, another when it died."""
-
-    def __init__(self, nursery: Nursery, case: Case, example_timeout_s: float, memory_bytes: int | None) -> None:
-        self._nursery = nursery
-        self._case = case
-        self._timeout_s = example_timeout_s
-        self._memory_bytes = memory_bytes
-        self._child: Interpreter | None = None
-        self.addressed = ""
-        self.python = ""
-        self.hypothesis = ""
-
-    async def once(self) -> dict[str, Any] | None:
-        child = self._child = self._child or await self._start()
-        index, choices = self._address()
-        try:
-            return await child.once(self._case.seed, index, choices, self._timeout_s)
-        except ChildLostError:
-            return await self._bury(child)
-
-    def _address(self) -> tuple[int | None, bytes]:
-        """Prefer the address: choices of a target that draws while it runs end where its interpreter did."""
-        case = self._case
-        same_versions = (case.python, case.hypothesis) == (self.python, self.hypothesis)
-        by_index = case.index is not None and (same_versions or not case.choices)
-        self.addressed = "index" if by_index else "choices"
-        return (case.index, b"") if by_index else (None, case.choices)
-
-    async def _start(self) -> Interpreter:
-        case = self._case
-        target = Target(case.target, strategy_word(case.strategy, case.inputs))
-        child = self._child = await self._nursery.child(target, self._memory_bytes)
-        self.python, self.hypothesis = child.python, child.hypothesis
-        return child
-
-    async def _bury(self, child: Interpreter) -> dict[str, Any]:
-        hung = not child.dead
-        if hung:
-            await child.dump_stack()
-            child.kill()
-        await child.exited()
-        death = child.death(hung=hung)
-        self._child = None
-        await child.close()
-        case = self._case
-        told = {"example": "", "choices": case.choices}
-        return {**death_failure(case.target, death, self._timeout_s, told), "index": case.index}
-
-    async def close(self) -> None:
-        if self._child is not None:
-            await self._child.close()
 
 
 def _verdict(arguments: argparse.Namespace) -> dict[str, Any]:

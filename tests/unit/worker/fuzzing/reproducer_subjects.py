@@ -20,3 +20,11 @@ class Colour(enum.Enum):
 
 def takes_odd_values(day: datetime.date, price: Decimal, share: float, colour: Colour) -> None:
     assert share == 0 or colour is Colour.RED, "odd"
+
+
+seen: list[int] = []
+
+
+def remembers_what_it_saw(number: int) -> None:
+    seen.append(number)
+    assert len(seen) < 50, "it remembers"

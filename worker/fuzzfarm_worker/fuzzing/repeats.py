@@ -1,0 +1,88 @@
+"""Repeats: the example of a finding run once more, in a child that has run nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from fuzzfarm_worker.fuzzing.deaths import death_failure
+from fuzzfarm_worker.fuzzing.interpreter import ChildLostError, Interpreter
+from fuzzfarm_worker.fuzzing.nursery import Nursery, Target
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """An example that can be run again.
+
+    Attributes:
+        target: what to load.
+        memory_bytes: address space of its child, or None for no limit.
+        timeout_s: seconds that it gets.
+        seed: with `index`, the example's address.
+        index: None when only the choices tell the example.
+        choices: encoded choices, or empty.
+        python: version that found it.
+        hypothesis: version that found it.
+    """
+
+    target: Target
+    memory_bytes: int | None
+    timeout_s: float
+    seed: int
+    index: int | None
+    choices: bytes
+    python: str
+    hypothesis: str
+
+
+@dataclass(frozen=True, slots=True)
+class Repeat:
+    """What came of one more run.
+
+    Attributes:
+        failure: as a child tells it, or None when the example passed.
+        hung: whether it took too long, and was killed.
+        addressed: "index" or "choices": how the example was found again.
+        python: version that ran it.
+        hypothesis: version that ran it.
+    """
+
+    failure: dict[str, Any] | None
+    hung: bool
+    addressed: str
+    python: str
+    hypothesis: str
+
+
+async def run_again(nursery: Nursery, case: Case) -> Repeat:
+    """Run an example in a fresh child, which is gone at the end. Cancelling kills it.
+
+    Raises:
+        TargetError: when the target cannot be fuzzed here.
+        ChildLostError: when there is no child to run it.
+    """
+    child = await nursery.child(case.target, case.memory_bytes)
+    try:
+        # By its address where that is good: choices of a target that draws while it runs end where its interpreter did.
+        same_versions = (case.python, case.hypothesis) == (child.python, child.hypothesis)
+        by_index = case.index is not None and (same_versions or not case.choices)
+        index, choices = (case.index, b"") if by_index else (None, case.choices)
+        try:
+            failure, hung = await child.once(case.seed, index, choices, case.timeout_s), False
+        except ChildLostError:
+            failure, hung = await _killed_by(child, case)
+        return Repeat(failure, hung, "index" if by_index else "choices", child.python, child.hypothesis)
+    finally:
+        await child.close()
+
+
+async def _killed_by(child: Interpreter, case: Case) -> tuple[dict[str, Any], bool]:
+    """Return the failure of an example that killed its child, or hangs in it."""
+    hung = not child.dead
+    if hung:
+        await child.dump_stack()
+        child.kill()
+    await child.exited()
+    told = {"example": "", "choices": case.choices}
+    failure = death_failure(case.target.target, child.death(hung=hung), case.timeout_s, told)
+    return {**failure, "index": case.index}, hung
