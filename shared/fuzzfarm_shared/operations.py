@@ -220,6 +220,10 @@ class FuzzOperation(Operation):
     )
     examples: int | None = Field(default=None, ge=1, le=10**12, description="How many examples to run.")
     time_s: TimeoutSeconds | None = Field(default=None, description="How long to run, instead of `examples`.")
+    time_from: Literal["operation", "batch"] = Field(
+        default="operation",
+        description="What `time_s` counts from: the first example of this operation, or of its whole batch.",
+    )
     seed: int = Field(default=0, ge=0, lt=2**63, description="Addresses the examples together with their index.")
     example_timeout_s: TimeoutSeconds = Field(default=1.0, description="Seconds for one example.")
     memory_bytes: int | None = Field(default=None, ge=MIN_MEMORY_BYTES, description="Address space of the child.")

@@ -128,6 +128,14 @@ def fuzz_small(number: int) -> None:
     assert number < 1000, "too large"
 
 
+def fuzz_slowly(number: int) -> None:
+    time.sleep(0.02)
+
+
+def fuzz_text(text: str) -> None:
+    pass
+
+
 def exit_with(code: Any) -> None:
     raise SystemExit(code)
 

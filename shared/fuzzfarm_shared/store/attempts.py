@@ -40,6 +40,7 @@ class Claim:
         order: the signed order of whoever cancelled it.
         now_s: server time, seconds since the epoch.
         first_claim_s: server time when any chunk of this payload was first claimed.
+        batch_fuzzed_s: server time when any shard of this batch was first claimed.
         merge: whether this chunk merges the shards of a fuzz operation.
         commits: commits that earlier holders of this token made.
         lane: what the chunk needs of a worker.
@@ -60,6 +61,7 @@ class Claim:
     order: bytes
     now_s: float
     first_claim_s: float
+    batch_fuzzed_s: float
     merge: bool
     commits: int
     lane: Lane
@@ -69,6 +71,21 @@ class Claim:
 
 class Refused:
     """The answer to a claim by a worker that refused the chunk before; the chunk waits for another worker."""
+
+
+@dataclass(frozen=True, slots=True)
+class Crowd:
+    """Who else wants to fuzz.
+
+    Attributes:
+        waiting: shards that wait for a worker.
+        others: whether there is one of another operation among the first of them.
+        workers: live workers of the farm.
+    """
+
+    waiting: int
+    others: bool
+    workers: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +171,7 @@ class AttemptStore:
         if reply[0] == b"refused":
             return Refused()
         envelope, payload, start, stop, done, deaths, number, submit_id = reply[1:9]
-        reason, now_ms, first_claim_ms, kind, commits, lane, given_up, order, *partials = reply[9:]
+        reason, now_ms, first_claim_ms, kind, commits, lane, given_up, order, fuzzed_ms, *partials = reply[9:]
         return Claim(
             id=attempt,
             envelope=envelope,
@@ -169,12 +186,18 @@ class AttemptStore:
             order=order,
             now_s=now_ms / 1000,
             first_claim_s=first_claim_ms / 1000,
+            batch_fuzzed_s=fuzzed_ms / 1000,
             merge=kind == b"merge",
             commits=commits,
             lane=Lane(lane.decode()),
             given_up=given_up == 1,
             partials=tuple(partials),
         )
+
+    async def crowd(self, attempt: AttemptId, payload: int) -> Crowd:
+        """Return who else wants to fuzz, as an attempt at a shard of this payload sees it."""
+        waiting, others, workers = await self._server.run("crowd", attempt.batch, payload, Lane.FUZZ.value, ALIVE_MS)
+        return Crowd(waiting, others == 1, workers)
 
     async def commit(self, attempt: AttemptId, commit: Commit) -> CommitReply:
         """Record outcomes, once."""

@@ -115,9 +115,10 @@ async def bench(
 
 def test_a_rest_whose_hand_back_met_a_cancellation_gets_its_outcome(host_settings: WorkerHostSettings) -> None:
     operation = FuzzOperation(target="farm_targets:fuzz_small", examples=10_000)
+    children = host_settings.model_copy(update={"max_children": 4})  # so there is a rest for others
 
     async def scenario() -> None:
-        async with bench(host_settings, HeldStore, [operation]) as (farm, store):
+        async with bench(children, HeldStore, [operation]) as (farm, store):
             attempt = await farm.attempt()
             running = asyncio.create_task(attempt.run())
             await store.asked.wait()

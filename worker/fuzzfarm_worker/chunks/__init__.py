@@ -3,8 +3,9 @@
 from fuzzfarm_shared.operations import FuzzOperation
 from fuzzfarm_shared.payloads import Payload
 from fuzzfarm_worker.chunks.attempt import Attempt
+from fuzzfarm_worker.chunks.merges import MergeWork
 from fuzzfarm_worker.chunks.operations import OperationsWork
-from fuzzfarm_worker.chunks.shards import MergeWork, ShardWork
+from fuzzfarm_worker.chunks.shards import ShardWork
 from fuzzfarm_worker.chunks.station import Station, Work
 
 __all__ = ["Attempt", "Station", "Work", "work_of"]

@@ -1,4 +1,4 @@
-"""Chunks of a fuzz operation: a shard of its examples, and the merge of all shards' results."""
+"""Chunks of a fuzz operation: shards of its examples, which run in turns with those of other operations."""
 
 from __future__ import annotations
 
@@ -12,41 +12,31 @@ from fuzzfarm_shared.log import get_logger
 from fuzzfarm_shared.merging import combine, merge
 from fuzzfarm_shared.operations import FuzzOperation
 from fuzzfarm_shared.outcomes import ErrorKind, Finding, FuzzResult, OperationError
-from fuzzfarm_shared.payloads import Payload
-from fuzzfarm_shared.segments import Segment, encode_segment
 from fuzzfarm_shared.store import Sighting, sighting
-from fuzzfarm_shared.store.readings import outcome_context, partial_context
-from fuzzfarm_shared.values import pack, unpack
+from fuzzfarm_shared.store.readings import partial_context
+from fuzzfarm_shared.values import pack
 from fuzzfarm_worker.chunks.admission import admitted
 from fuzzfarm_worker.chunks.attempt import MOST_DEATHS, ONE_BY_ONE_DEATHS, Attempt
+from fuzzfarm_worker.chunks.turns import LOOK_EVERY_S, SHARE_OF_AGE, Circumstances, Turn
 from fuzzfarm_worker.fuzzing import ShardProgress
 
-GUIDED_SHARE = 8
-"""A shard takes this part of what is left, so that shards get shorter towards the end and all workers end together
-(guided self-scheduling: Polychronopoulos and Kuck, IEEE Transactions on Computers C-36, 1987)."""
+LONGEST_BETWEEN_COMMITS_S = 30.0
+"""Of a shard that finds nothing new, however long its operation has run."""
 
-LEAST_EXAMPLES = 250
-"""Fewer examples than this are not worth a claim."""
+CHANGE_WEIGHT = 0.3
+"""Of the newest turn in the mean of how long it takes to have a child of another target."""
 
-LONG_S = 5.0
-"""A shard that needs longer than this from now on gives half of its rest back."""
-
-LANE_EXAMPLES = 1 << 32
-"""Indexes of one shard of a run that is bounded by time: more than it can get through."""
+MOST_REMEMBERED = 10_000
+"""Findings of which a worker remembers that it had them."""
 
 CAREFUL_EXAMPLES = 10_000
 """Examples that run one by one after two deaths; they take about half a minute."""
-
-MANY_DEATHS = (
-    f"{MOST_DEATHS} attempts at a part of this operation ended with their worker, or failed in it: it is given up"
-)
-"""What the error of such an operation says."""
 
 log = get_logger(__name__)
 
 
 class ShardWork:
-    """Runs a range of examples in a child; see `Work`."""
+    """Runs a range of examples in a child, in turns with other operations; see `Work`."""
 
     def __init__(self, attempt: Attempt, operation: FuzzOperation) -> None:
         self._attempt = attempt
@@ -58,6 +48,9 @@ class ShardWork:
         if runs and runs[0][0] <= attempt.claim.start:
             self._next = runs[0][1]
         self._committed = self._next
+        self._committed_at = time.monotonic()
+        self._has_news = False
+        self._gave_way = False
 
     async def run(self) -> None:
         """Run the examples of this shard, or as many as the operation's time allows."""
@@ -83,7 +76,7 @@ class ShardWork:
             if await attempt.refuse():
                 await self._fail(ErrorKind.KILLED, str(exc))
             return
-        if attempt.stopping:
+        if self._next < attempt.stop and (attempt.stopping or self._gave_way):
             await self.leave()
             await attempt.hand_back_all()
         else:
@@ -112,11 +105,12 @@ class ShardWork:
         if attempt.claim.deaths >= ONE_BY_ONE_DEATHS:
             await self._run_one_by_one(deadline_s)
             return
-        await self._keep_a_share()
         ends_at = None if deadline_s is None else time.monotonic() + deadline_s
-        while self._next < attempt.stop and not attempt.stopping:
-            if await self._run_some(None if ends_at is None else max(0.0, ends_at - time.monotonic())):
-                return
+        around = await self._look(ends_at)
+        await self._share_out(around)
+        while not self._gave_way and await self._run_turn(around, ends_at):
+            around = await self._look(ends_at)
+            self._gave_way = around.crowd.others
 
     async def _run_one_by_one(self, deadline_s: float | None) -> None:
         """Commit each example before the next starts, because one of them may have killed workers; share the rest."""
@@ -137,60 +131,117 @@ class ShardWork:
             if self._next < attempt.stop:
                 await self._commit(self._next)
 
-    async def _run_some(self, deadline_s: float | None) -> bool:
-        """Run examples, committing on the way, until what is left should be shared; True at the end of the shard.
+    async def _run_turn(self, around: Circumstances, ends_at: float | None) -> bool:
+        """Run examples, committing on the way, until it is the turn of others; False at the end of the shard."""
+        attempt, started = self._attempt, time.monotonic()
+        left_s = None if ends_at is None else ends_at - started
+        if attempt.stopping or self._next >= attempt.stop or (left_s is not None and left_s <= 0):
+            return False
+        turn = Turn(look_at_s=min(LOOK_EVERY_S, around.turn_s))
+        await self._follow(turn, left_s, ends_at)
+        if turn.found and not attempt.stopping:
+            if self._committed < self._next < attempt.stop:
+                await self._commit(self._next)  # people see it before it is run again
+            await self._confirm()
+        else:  # it did not make a failure smaller, too
+            station = attempt.station
+            station.change_s += CHANGE_WEIGHT * (time.monotonic() - started - turn.ran_s - station.change_s)
+        if turn.over:
+            await self._share_rest(turn, ends_at)
+        return turn.over
 
-        A shard is closed before its rest is handed back, because it must not run that; the child stays warm.
-        """
-        attempt, start, started = self._attempt, self._next, time.monotonic()
-        commit_at = started + attempt.station.settings.commit_every_s
-        shard = attempt.station.children.run_shard(self._operation, start, attempt.stop, deadline_s=deadline_s)
+    async def _follow(self, turn: Turn, left_s: float | None, ends_at: float | None) -> None:
+        attempt = self._attempt
+        shard = attempt.station.children.run_shard(
+            self._operation, self._next, attempt.stop, deadline_s=left_s, over=lambda: turn.over
+        )
         async with aclosing(shard):
             async for progress in shard:
-                self._take(progress)
+                self._take(progress, turn)
                 if attempt.stopping:
-                    return False
-                if time.monotonic() >= commit_at and self._committed < self._next < attempt.stop:
-                    await self._commit(self._next)
-                    commit_at = time.monotonic() + attempt.station.settings.commit_every_s
-                    if self._takes_long(self._next - start, time.monotonic() - started):
-                        break
-            else:
-                return True
-        await attempt.hand_back_from(self._next + (attempt.stop - self._next) // 2)
-        return False
+                    return
+                await self._commit_if_due()
+                if turn.ran_s >= turn.look_at_s:
+                    await self._judge(turn, ends_at)
 
-    def _take(self, progress: ShardProgress) -> None:
+    def _take(self, progress: ShardProgress, turn: Turn) -> None:
+        """Take in what ran. A finding that is new here ends the turn, so that it is made smaller at once."""
         self._pending.append(progress.result)
         self._next = progress.next_index
+        turn.note(progress.result)
         for finding in progress.result.findings:
-            known = self._found.get(finding.id)
-            self._found[finding.id] = finding if known is None else combine(known, finding)
+            earlier = self._found.get(finding.id)
+            self._found[finding.id] = finding if earlier is None else combine(earlier, finding)
+        known = self._attempt.station.found
+        news = {finding.id for finding in progress.result.findings} - known
+        if news:
+            if len(known) > MOST_REMEMBERED:
+                known.clear()
+            known |= news
+            self._has_news = turn.found = turn.over = True
 
-    def _takes_long(self, examples: int, seconds: float) -> bool:
-        """Whether what is left is worth sharing: other workers may have nothing to do for a long time."""
-        left = self._attempt.stop - self._next
-        if self._operation.time_s is not None or left < 2 * LEAST_EXAMPLES:
-            return False
-        return left * seconds / max(1, examples) > LONG_S
+    async def _judge(self, turn: Turn, ends_at: float | None) -> None:
+        """End a turn when others have waited for it, or when another worker could do half of what is left."""
+        if turn.over:
+            return
+        around = await self._look(ends_at)
+        turn.look_at_s = turn.ran_s + LOOK_EVERY_S
+        if around.crowd.others:
+            turn.over = turn.ran_s >= around.turn_s
+            turn.look_at_s = min(turn.look_at_s, around.turn_s)
+        elif not around.crowd.waiting:
+            turn.over = turn.takes_long(self._attempt.stop - self._next, around.left_s)
 
-    async def _keep_a_share(self) -> None:
-        """Hand back most of a long range at once, so that other workers start too."""
+    async def _look(self, ends_at: float | None) -> Circumstances:
+        station, claim, now = self._attempt.station, self._attempt.claim, time.monotonic()
+        crowd = await station.store.crowd(claim.id, claim.payload)
+        return Circumstances(
+            crowd=crowd,
+            slots=max(1, crowd.workers) * station.settings.max_children,
+            change_s=station.change_s,
+            age_s=self._attempt.now_s - claim.first_claim_s,
+            left_s=None if ends_at is None else ends_at - now,
+        )
+
+    async def _share_out(self, around: Circumstances) -> None:
+        """Cut a new operation into shards for all workers; this attempt keeps the first one."""
+        attempt = self._attempt
+        if attempt.claim.start > 0 or self._next > 0 or attempt.claim.deaths > 0:
+            return
+        parts = around.parts(attempt.stop)
+        size = -(-attempt.stop // parts)
+        for place in range(parts - 1, 0, -1):
+            await attempt.hand_back_from(place * size)
+
+    async def _share_rest(self, turn: Turn, ends_at: float | None) -> None:
+        """Leave half of what is left to a worker that has nothing to do, or will have nothing when it is done."""
+        around = await self._look(ends_at)
         left = self._attempt.stop - self._next
-        share = max(LEAST_EXAMPLES, -(-left // GUIDED_SHARE)) if self._operation.time_s is None else LANE_EXAMPLES
-        if share < left:
-            await self._attempt.hand_back_from(self._next + share)
+        if not around.crowd.waiting and turn.takes_long(left, around.left_s):
+            await self._attempt.hand_back_from(self._next + -(-left // 2))
+
+    async def _commit_if_due(self) -> None:
+        every_s = self._attempt.station.settings.commit_every_s
+        if not self._has_news:
+            age_s = self._attempt.now_s - self._attempt.claim.first_claim_s
+            every_s = max(every_s, min(LONGEST_BETWEEN_COMMITS_S, SHARE_OF_AGE * age_s))
+        is_due = time.monotonic() - self._committed_at >= every_s
+        if is_due and self._committed < self._next < self._attempt.stop:
+            await self._commit(self._next)
 
     def _remaining_s(self) -> float | None:
         if self._operation.time_s is None:
             return None
-        return self._attempt.claim.first_claim_s + self._operation.time_s - self._attempt.claim.now_s
+        claim = self._attempt.claim
+        began_s = claim.batch_fuzzed_s if self._operation.time_from == "batch" else claim.first_claim_s
+        return began_s + self._operation.time_s - claim.now_s
 
     async def _commit(self, upto: int) -> None:
         """Commit what ran and count the units up to `upto` as done."""
         attempt = self._attempt
         result = self._seen_here(merge(self._pending)) if self._pending else _nothing(self._operation.seed)
         self._pending = []
+        self._committed_at, self._has_news = time.monotonic(), False
         units, self._committed = upto - self._committed, upto
         attempt.done.add_all(range(attempt.claim.start, upto))
         sightings = [self._sighting(finding) for finding in result.findings]
@@ -220,48 +271,6 @@ class ShardWork:
     def _sealed(self, body: bytes) -> bytes:
         claim = self._attempt.claim
         return self._attempt.station.signer.seal(body, partial_context(claim.id.batch, claim.submit_id, claim.payload))
-
-
-class MergeWork:
-    """Makes one outcome of the results of all shards; see `Work`."""
-
-    def __init__(self, attempt: Attempt, payload: Payload) -> None:
-        self._attempt = attempt
-        self._payload = payload
-
-    async def run(self) -> None:
-        """Record the operation's outcome."""
-        attempt, claim = self._attempt, self._attempt.claim
-        if claim.deaths >= MOST_DEATHS:
-            await attempt.settle(self._payload, ErrorKind.WORKER_LOST, MANY_DEATHS)
-            return
-        context = partial_context(claim.id.batch, claim.submit_id, claim.payload)
-        parts = [unpack(attempt.station.signer.open(envelope, context)) for envelope in claim.partials]
-        error = next((part for part in parts if isinstance(part, OperationError)), None)
-        if error is not None and claim.stop_reason is not None:
-            await attempt.settle(self._payload, error.kind, error.message)
-            return
-        value = None if error is not None else merge(parts)
-        duration_s = claim.now_s - claim.first_claim_s
-        body = encode_segment(
-            Segment(
-                first=self._payload.first,
-                keys=None if self._payload.keys is None else self._payload.keys,
-                indexes=range(1),
-                values=[value],
-                errors={} if error is None else {0: error},
-                attempt=claim.attempt,
-                worker=attempt.station.name,
-                epoch=time.time() - duration_s,
-                started=[0.0],
-                durations=[duration_s],
-            )
-        )
-        envelope = attempt.station.signer.seal(body, outcome_context(claim.id.batch, claim.submit_id))
-        await attempt.commit(envelope, succeeded=int(error is None), failed=int(error is not None))
-
-    async def leave(self) -> None:
-        """A merge is one commit: there is nothing to leave."""
 
 
 def _nothing(seed: int) -> FuzzResult:

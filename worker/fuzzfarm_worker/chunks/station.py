@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from fuzzfarm_shared.settings import WorkerHostSettings
@@ -33,6 +33,8 @@ class Station:
         children: run examples.
         confirmer: runs findings again.
         operations_done: outcomes recorded since the worker started.
+        change_s: seconds that it took lately to have a child of another target.
+        found: ids of findings that this worker had.
     """
 
     name: str
@@ -47,6 +49,8 @@ class Station:
     children: FuzzChildren
     confirmer: Confirmer
     operations_done: int = 0
+    change_s: float = 0.0
+    found: set[str] = field(default_factory=set)
 
 
 class Work(Protocol):

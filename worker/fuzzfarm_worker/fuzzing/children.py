@@ -80,7 +80,13 @@ class FuzzChildren:
         await self._nursery.aclose()
 
     async def run_shard(
-        self, operation: FuzzOperation, start: int, stop: int, *, deadline_s: float | None = None
+        self,
+        operation: FuzzOperation,
+        start: int,
+        stop: int,
+        *,
+        deadline_s: float | None = None,
+        over: Callable[[], bool] = lambda: False,
     ) -> AsyncGenerator[ShardProgress, None]:
         """Run examples `start` to `stop` of an operation; an example that kills its child is a finding.
 
@@ -94,6 +100,7 @@ class FuzzChildren:
             stop: the index after the last one.
             deadline_s: seconds of running, from the first example, after which no further example starts. The shard
                 then ends by itself, before `stop`, with its findings made smaller.
+            over: is asked many times a second; once it says True, the shard ends as at its deadline.
 
         Raises:
             TargetError: when the target cannot be fuzzed; before any example has run.
@@ -102,7 +109,7 @@ class FuzzChildren:
         async with self._slots:
             self._busy += 1
             shard = Shard(operation, start, stop, deadline_s, self._shrunk_of(operation))
-            drive = Drive(self, shard)
+            drive = Drive(self, shard, over)
             try:
                 while await drive.step():
                     yield shard.take()

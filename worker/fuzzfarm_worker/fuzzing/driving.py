@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Protocol
 
 from fuzzfarm_shared.operations import FuzzOperation
@@ -45,10 +46,11 @@ class Supply(Protocol):
 class Drive:
     """One shard on its way, with at most one child at a time."""
 
-    def __init__(self, supply: Supply, shard: Shard) -> None:
-        """Prepare; `step` starts it."""
+    def __init__(self, supply: Supply, shard: Shard, over: Callable[[], bool]) -> None:
+        """Prepare; `step` starts it, and ends it when it is over."""
         self._supply = supply
         self._shard = shard
+        self._over = over
         self._child: Interpreter | None = None
         self._starting: asyncio.Task[Interpreter] | None = None
         self._death: Death | None = None
@@ -62,6 +64,8 @@ class Drive:
         """
         shard = self._shard
         while not shard.due(REPORT_S):
+            if self._over():
+                shard.end_soon(self._child)
             if self._child is None:
                 if self._starting is None and self._death is None and not shard.unfinished:
                     return False

@@ -118,6 +118,16 @@ class Shard:
             ],
         )
 
+    def end_soon(self, child: Interpreter | None) -> None:
+        """Start no further example, as at the deadline.
+
+        Args:
+            child: the one that runs examples now, if any.
+        """
+        self._deadline_ns = time.monotonic_ns()
+        if child is not None:
+            child.recorder.cells[Cell.DEADLINE] = self._deadline_ns
+
     def poll(self, child: Interpreter) -> State:
         """Take in what the child has done so far and say what it does now."""
         dead = child.dead

@@ -2,7 +2,8 @@
 -- refusals that settle a chunk, ms after which a worker is no longer counted as alive.
 -- Returns {} when the attempt is no longer the chunk's; {"refused"} when this worker refused it before and others have
 -- not (it is queued again for them); else {"ok", envelope, payload, a, b, units done, deaths, attempt, submit id, stop reason, now,
--- first claim of the payload (ms), kind, last commit, lane, given up, order to cancel, partial results...}.
+-- first claim of the payload (ms), kind, last commit, lane, given up, order to cancel,
+-- first claim of a shard of the batch (ms), partial results...}.
 local batch, chunk, token, worker, lease_ms = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
 local id = batch .. '/' .. chunk .. '@' .. token
 write_even_if_full()
@@ -25,13 +26,15 @@ redis.call('ZADD', LEASES, now + lease_ms, id)
 
 local meta, payloads = key(batch, part.META), key(batch, part.PAYLOADS)
 redis.call('HSETNX', payloads, 'd' .. rec.p, now)
+if rec.l ~= LANES[1] then redis.call('HSETNX', meta, 'fuzzed', now) end
 keep(batch, part.PAYLOADS)
 keep_shared(LEASES, redis.call('HGET', meta, 'ttl'))
 touch(batch)
 local reply = {'ok', redis.call('HGET', payloads, rec.p), rec.p, rec.a, rec.b, rec.m, rec.d, rec.n,
   redis.call('HGET', meta, 'submit'), stop_reason(meta), now, tonumber(redis.call('HGET', payloads, 'd' .. rec.p)),
   rec.k or '', rec.q, rec.l,
-  redis.call('HEXISTS', payloads, 'x' .. rec.p), redis.call('HGET', meta, 'order') or ''}
+  redis.call('HEXISTS', payloads, 'x' .. rec.p), redis.call('HGET', meta, 'order') or '',
+  tonumber(redis.call('HGET', meta, 'fuzzed') or now)}
 if rec.k == 'merge' then
   for _, partial in ipairs(redis.call('LRANGE', key(batch, part.PARTIALS) .. rec.p, 0, -1)) do
     reply[#reply + 1] = partial
