@@ -23,9 +23,9 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from fuzzfarm_shared.errors import InvalidOperationError
-from fuzzfarm_shared.inputs import MAX_INPUTS_CHARS, inputs_word
+from fuzzfarm_shared.inputs import MAX_INPUTS_CHARS, InputsKind, inputs_word
 from fuzzfarm_shared.limits import MAX_CPU_S, MAX_LIMIT, MIN_CPU_S, MIN_OPEN_FILES, MIN_PROGRAM_MEMORY_BYTES
-from fuzzfarm_shared.targets import target_name
+from fuzzfarm_shared.targets import COMMAND, command_target, target_name
 
 MAX_KEY_CHARS = 512
 """Longest key of an operation: it is stored once per outcome."""
@@ -45,6 +45,7 @@ MIN_MEMORY_BYTES = 64_000_000
 OperationKey = Annotated[str, StringConstraints(min_length=1, max_length=MAX_KEY_CHARS)]
 # A plain validator that remembers names takes half the time of a pattern behind a Python function, per operation.
 TargetName = Annotated[str, PlainValidator(target_name)]
+Command = Annotated[list[Annotated[str, StringConstraints(max_length=131_072)]], Field(min_length=1, max_length=10_000)]
 LEFT_TO_WORKER = ("timeout_s", "retries", "retry_delay_s")
 """Fields that the settings of the worker decide where an operation was made without them, but a fuzz operation."""
 
@@ -178,9 +179,7 @@ class SubprocessJob(Operation):
     kind: ClassVar[str] = "subprocess"
     per_operation: ClassVar[tuple[str, ...]] = ("command", "stdin")
 
-    command: list[Annotated[str, StringConstraints(max_length=131_072)]] = Field(
-        min_length=1, max_length=10_000, description="The program and its arguments."
-    )
+    command: Command = Field(description="The program and its arguments.")
     cwd: str | None = Field(default=None, description="Working directory on the worker; None: the worker's own.")
     env: dict[str, str] = Field(default_factory=dict, description="Added to the worker's clean environment.")
     stdin: bytes | None = Field(default=None, description="Its input; None: nothing.")
@@ -203,17 +202,31 @@ class SubprocessJob(Operation):
         return self
 
 
+def fuzz_target_name(target: Any) -> str:
+    """Return the name of a target, which may be a command; raises TargetError as `target_name`."""
+    return target if type(target) is str and target.startswith(COMMAND) else target_name(target)
+
+
 class FuzzOperation(Operation):
     """Run a target on many generated examples, addressed by seed and index, and keep what fails.
 
     `target` is an unmodified Hypothesis test or a callable with type hints. For a callable without, `strategy` names a
-    Hypothesis strategy, or `inputs` says in a word what is generated. Give `examples` or `time_s`, not both; neither
-    means 1,000 examples.
+    Hypothesis strategy, or `inputs` says in a word what is generated. Instead of a target, `command` runs a program on
+    each example: in a file whose path replaces `@@` in its arguments, or else as its standard input. Give `examples` or
+    `time_s`, not both; neither means 1,000 examples.
     """
 
     kind: ClassVar[str] = "fuzz"
 
-    target: TargetName = Field(description='"module:function" or "module:Class.method".')
+    target: Annotated[str, PlainValidator(fuzz_target_name)] = Field(
+        default="", description='"module:function" or "module:Class.method"; made from `command` where that is given.'
+    )
+    command: Command | None = Field(
+        default=None, description="A program and its arguments instead of a target; @@ is the file of an example."
+    )
+    crash_exit_codes: list[Annotated[int, Field(ge=1, le=255)]] = Field(
+        default_factory=list, max_length=255, description="Exit codes of the command that are findings."
+    )
     strategy: TargetName | None = Field(default=None, description='"module:name" of a strategy.')
     inputs: InputsWord | None = Field(
         default=None, description='What is generated: "bytes", "text", "regex:...", "seeds:..." or "schema:...".'
@@ -233,6 +246,15 @@ class FuzzOperation(Operation):
 
     @model_validator(mode="after")
     def _refuse_contradictions(self) -> Self:
+        if self.command is None:
+            if not self.target or self.target.startswith(COMMAND):
+                raise ValueError("there is nothing to fuzz: give a target, or a command")
+            if self.crash_exit_codes:
+                raise ValueError("crash_exit_codes are those of a command: give one, or leave them out")
+        elif self.target != command_target(self.command):
+            raise ValueError("give target or command, not both")
+        elif any("\0" in word for word in self.command):
+            raise ValueError("a command cannot contain a null character: remove it")
         if self.strategy is not None and self.inputs is not None:
             raise ValueError("give strategy or inputs, not both")
         if self.retries:
@@ -241,14 +263,24 @@ class FuzzOperation(Operation):
 
     @model_validator(mode="before")
     @classmethod
-    def _choose_a_budget(cls, data: Any) -> Any:
+    def _fill_in(cls, data: Any) -> Any:
         if not isinstance(data, dict):
             return data
+        data = _with_command(data)
         if data.get("examples") is not None and data.get("time_s") is not None:
             raise ValueError("give examples or time_s, not both")
         if data.get("examples") is None and data.get("time_s") is None:
             return {**data, "examples": DEFAULT_EXAMPLES}
         return data
+
+
+def _with_command(data: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields with those that follow from a command: the name of the target, and bytes as inputs."""
+    command = data.get("command")
+    if not isinstance(command, list | tuple) or not all(isinstance(word, str) for word in command):
+        return data
+    told = data.get("inputs") is not None or data.get("strategy") is not None
+    return {"target": command_target(command), **({} if told else {"inputs": InputsKind.BYTES.value}), **data}
 
 
 def _first_error(name: str, exc: ValidationError) -> InvalidOperationError:

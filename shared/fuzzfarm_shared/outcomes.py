@@ -145,6 +145,9 @@ class Finding:
         replays: how often the example was run again to confirm it; 0: not yet.
         replay_failures: how often it failed then in the same way.
         inputs: the word that said what is generated, or None.
+        command: the program, by its full path, and its arguments; () for a target that is none.
+        crash_exit_codes: exit codes of the command that are findings.
+        input: what a command was given, byte for byte; None for other targets, and for more than 64 KiB.
     """
 
     id: str
@@ -173,6 +176,9 @@ class Finding:
     replays: int = 0
     replay_failures: int = 0
     inputs: str | None = None
+    command: tuple[str, ...] = ()
+    crash_exit_codes: tuple[int, ...] = ()
+    input: bytes | None = None
 
     @property
     def flaky(self) -> bool:

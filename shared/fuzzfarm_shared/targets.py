@@ -6,14 +6,20 @@ import importlib
 import importlib.util
 import inspect
 import re
+import shlex
 import sys
+from collections.abc import Sequence
 from functools import lru_cache
+from hashlib import blake2b
 from typing import Any
 
 from fuzzfarm_shared.errors import TargetError
 
 _TARGET = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)?\Z")
 """`module:function` or `module:Class.method`; deeper nesting is refused (it would reach into other objects)."""
+
+COMMAND = "command: "
+"""Begins the name of a command; the space keeps it apart from names of Python objects."""
 
 MAX_TARGET_CHARS = 500
 """Longest name of a target: it is stored once per payload and shown in lists."""
@@ -45,6 +51,18 @@ def _checked_name(name: str) -> str:
     if len(name) > MAX_TARGET_CHARS or not _TARGET.match(name):
         raise TargetError(name, f"{name[:80]!r} is no target: write 'module:function' or 'module:Class.method'")
     return name
+
+
+def command_target(command: Sequence[str]) -> str:
+    """Return the name of a command as a target: what a shell would be given, cut where it is too long for a name.
+
+    No Python object has such a name.
+    """
+    name = COMMAND + shlex.join(command)
+    if len(name) <= MAX_TARGET_CHARS:
+        return name
+    digest = blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+    return f"{name[: MAX_TARGET_CHARS - 20]}... {digest}"
 
 
 def _check_importable(target: Any, module: str, qualname: str) -> None:

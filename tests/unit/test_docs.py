@@ -47,7 +47,7 @@ def section(page: Path, heading: str) -> str:
 def shown_default(field: FieldInfo) -> str:
     if field.default_factory is not None:
         return "(host name)" if field.default_factory.__name__ == "gethostname" else "(empty)"
-    if field.default is None:
+    if field.default in {None, ""}:
         return "(none)"
     if isinstance(field.default, tuple):
         return "(none)"

@@ -109,6 +109,7 @@ MAY_START = {
     "fuzzfarm_worker.supervisor": "starts whole workers",
     "fuzzfarm_worker.sandbox.zygote": "forks inside a child that the manager has started",
     "fuzzfarm_worker.fuzzing.apart": "forks inside such a child, and dies with that fork",
+    "fuzzfarm_worker.fuzzing.commands": "starts fuzzed commands inside such a child, and waits for their end",
     "fuzzfarm_worker.fuzzing.last_words": "forks inside such a child, and reaps that fork at once",
 }
 

@@ -10,8 +10,10 @@ from importlib.metadata import version
 from typing import Annotated
 
 import typer
+from typer.core import TyperCommand
 
 from fuzzfarm.cli.batches import batches, cancel, results, status, watch
+from fuzzfarm.cli.behind_dashes import CommandBehindDashes
 from fuzzfarm.cli.doctor import doctor
 from fuzzfarm.cli.execute import exec_
 from fuzzfarm.cli.failures import ExitCode, debug_traceback, explain, root
@@ -23,7 +25,15 @@ from fuzzfarm.cli.submit import submit
 
 COMMANDS: tuple[tuple[str, Callable[..., None], tuple[str, ...]], ...] = (
     ("demo", demo, ("fuzzfarm demo",)),
-    ("fuzz", fuzz, ("fuzzfarm fuzz tests/", "fuzzfarm fuzz mymod:parse --examples 100000 --seed 7")),
+    (
+        "fuzz",
+        fuzz,
+        (
+            "fuzzfarm fuzz tests/",
+            "fuzzfarm fuzz mymod:parse --examples 100000 --seed 7",
+            "fuzzfarm fuzz --seeds corpus/ -- ./parser @@",
+        ),
+    ),
     ("exec", exec_, ("fuzzfarm exec -j 8 -- strings -n 4 {} ::: /usr/bin/*",)),
     ("submit", submit, ("fuzzfarm submit jobs.jsonl --key nightly --no-wait",)),
     ("up", up, ("fuzzfarm up --workers 4",)),
@@ -44,6 +54,9 @@ COMMANDS: tuple[tuple[str, Callable[..., None], tuple[str, ...]], ...] = (
 
 PARALLEL = "exec"
 """Everything behind its first word is the command to run, options included."""
+
+TAKES_COMMAND = "fuzz"
+"""Its words behind `--` are a command."""
 
 Version = Annotated[bool, typer.Option("--version", help="Print the version and leave.")]
 
@@ -70,7 +83,8 @@ def make_app() -> typer.Typer:
     app.callback(invoke_without_command=True)(fuzzfarm)
     for name, function, examples in COMMANDS:
         settings = {"allow_interspersed_args": name != PARALLEL}
-        app.command(name, epilog=_epilog(examples), context_settings=settings)(function)
+        kind = CommandBehindDashes if name == TAKES_COMMAND else TyperCommand
+        app.command(name, cls=kind, epilog=_epilog(examples), context_settings=settings)(function)
     return app
 
 

@@ -35,6 +35,7 @@ class Plan:
         options: fields of `FuzzOperation` that hold for every target; None: the default.
         strategy: strategy for all of them, or None.
         inputs: the word that says what is generated for all of them, or None.
+        command: a command to fuzz instead of names, or None.
         redis: the farm's server, or None.
         workers: worker processes of an embedded farm, or None.
         key: key of the batch, or None.
@@ -45,6 +46,7 @@ class Plan:
     options: dict[str, Any] = field(default_factory=dict)
     strategy: str | None = None
     inputs: str | None = None
+    command: Sequence[str] | None = None
     redis: str | None = None
     workers: int | None = None
     key: str | None = None
@@ -166,8 +168,9 @@ async def fuzz(plan: Plan, output: Output) -> Ending:
         UsageError: when nothing can be fuzzed.
         FarmUnreachableError: when the farm does not answer.
     """
-    make_operations(plan, ["checked:first"])  # a bad option is an error before anything is started
-    targets = await find_targets(plan.names, supplied=plan.strategy is not None or plan.inputs is not None)
+    [checked, *_] = make_operations(plan, ["checked:first"])  # a bad option is an error before anything is started
+    supplied = plan.strategy is not None or plan.inputs is not None
+    targets = Targets({checked.target: None}) if plan.command else await find_targets(plan.names, supplied=supplied)
     if targets.skipped:
         output.note(f"skipped {count(len(targets.skipped), 'other')}, which are listed at the end")
     if not farm_is_given(plan.redis):
@@ -180,12 +183,13 @@ async def fuzz(plan: Plan, output: Output) -> Ending:
 
 
 def make_operations(plan: Plan, targets: Sequence[str]) -> list[FuzzOperation]:
-    """Return one fuzz operation for each target, with the target as its key."""
+    """Return one fuzz operation for each target, or for the command, with the target as its key."""
     options = {name: value for name, value in plan.options.items() if value is not None}
-    return [
-        FuzzOperation(key=target, target=target, strategy=plan.strategy, inputs=plan.inputs, **options)
-        for target in targets
-    ]
+    options |= {"strategy": plan.strategy, "inputs": plan.inputs}
+    if plan.command:
+        command = FuzzOperation(command=[*plan.command], **options)
+        return [command.model_copy(update={"key": command.target})]
+    return [FuzzOperation(key=target, target=target, **options) for target in targets]
 
 
 def keep(ending: Ending) -> None:

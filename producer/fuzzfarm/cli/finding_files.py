@@ -16,6 +16,9 @@ from fuzzfarm_shared.outcomes import ErrorKind, Finding
 FOLDER = Path(".fuzzfarm") / "findings"
 """In the current directory, as `.hypothesis` and `.pytest_cache` are."""
 
+INPUT = ".input"
+"""Ends the name of the file beside a finding that holds what its command was given."""
+
 
 @dataclass(frozen=True, slots=True)
 class SavedFinding:
@@ -31,13 +34,15 @@ class SavedFinding:
 
 
 def save(saved: SavedFinding, folder: Path = FOLDER) -> Path:
-    """Write a finding, replacing an earlier sighting, and return its file."""
+    """Write a finding, and what its command was given, replacing an earlier sighting; return its file."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{saved.finding.id}.json"
     record = {**finding_record(saved.finding), "root": saved.root}
     half_written = path.with_suffix(".part")
     half_written.write_text(to_json(record) + "\n")
     half_written.replace(path)
+    if saved.finding.input is not None:
+        path.with_suffix(INPUT).write_bytes(saved.finding.input)
     return path
 
 
@@ -52,7 +57,9 @@ def load(path: Path) -> SavedFinding:
         values = {field.name: record[field.name] for field in dataclasses.fields(Finding) if field.name in record}
         values["choices"] = base64.b64decode(values["choices"])
         values["kind"] = ErrorKind(values["kind"])
-        values["hosts"] = tuple(values.get("hosts", ()))
+        values.update({name: tuple(values.get(name, ())) for name in ("hosts", "command", "crash_exit_codes")})
+        if values.get("input") is not None:
+            values["input"] = base64.b64decode(values["input"])
         return SavedFinding(Finding(**values), record.get("root"))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
         raise UsageError(f"{path} holds no finding ({exc}): give a file that `fuzzfarm fuzz` wrote") from exc
@@ -65,10 +72,11 @@ def load_all(folder: Path = FOLDER) -> list[SavedFinding]:
 
 
 def remove(identifier: str, folder: Path = FOLDER) -> bool:
-    """Delete the file of a finding and return whether there was one."""
+    """Delete the files of a finding and return whether there was one."""
     path = folder / f"{identifier}.json"
     known = path.is_file()
-    path.unlink(missing_ok=True)
+    for file in (path, path.with_suffix(INPUT)):
+        file.unlink(missing_ok=True)
     return known
 
 

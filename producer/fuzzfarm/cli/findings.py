@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -43,6 +44,12 @@ Database = Annotated[
                  help="Add the example to Hypothesis' database there, such as .hypothesis/examples."),
 ]  # fmt: skip
 
+SaveInput = Annotated[
+    Path | None,
+    typer.Option("--save-input", metavar="FILE", show_default=False,
+                 help="Write there what a command was given, byte for byte."),
+]  # fmt: skip
+
 VERDICTS = {"fixed": "FIXED", "still_failing": "STILL FAILING", "flaky": "FLAKY"}
 
 
@@ -54,12 +61,18 @@ def findings(key: OptionalKey = None, redis: Redis = None, as_json: Json = False
     run(_findings(key, redis, Output(as_json)))
 
 
-def show(finding: FindingName, save_database: Database = None, redis: Redis = None, as_json: Json = False) -> None:
+def show(
+    finding: FindingName,
+    save_database: Database = None,
+    save_input: SaveInput = None,
+    redis: Redis = None,
+    as_json: Json = False,
+) -> None:
     """Show all of one finding, and what reproduces it.
 
     Run it where the target can be imported, for a script and a line for Hypothesis.
     """
-    run(_show(finding, save_database, redis, Output(as_json)))
+    run(_show(finding, save_database, save_input, redis, Output(as_json)))
 
 
 def replay(finding: FindingName, redis: Redis = None, as_json: Json = False) -> None:
@@ -98,8 +111,10 @@ async def _kept_from(key: str, redis: str | None) -> list[SavedFinding]:
     return found
 
 
-async def _show(name: str, database: str | None, redis: str | None, output: Output) -> int:
+async def _show(name: str, database: str | None, file: Path | None, redis: str | None, output: Output) -> int:
     saved = await find(name, redis)
+    if file is not None:
+        _save_input(saved.finding, file)
     [made] = await fuzz_process.reproducers([saved], database)
     if database is not None and not made["saved"]:
         raise UsageError(f"nothing was saved in {database}: {'; '.join(made['reasons'])}")
@@ -111,6 +126,15 @@ async def _show(name: str, database: str | None, redis: str | None, output: Outp
     if made["saved"]:
         output.note(f"saved in {database}: the test now runs this example first")
     return ExitCode.CLEAN
+
+
+def _save_input(finding: Finding, file: Path) -> None:
+    if finding.input is None:
+        raise UsageError(f"{finding.id} has no input to save: its target is no command, or it has more than 64 KiB")
+    try:
+        file.write_bytes(finding.input)
+    except OSError as exc:
+        raise UsageError(f"cannot write {file}: {exc.strerror}") from exc
 
 
 async def _forget(name: str, redis: str | None, output: Output) -> int:

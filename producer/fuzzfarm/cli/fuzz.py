@@ -8,9 +8,10 @@ from typing import Annotated
 import typer
 
 from fuzzfarm.cli import campaign
+from fuzzfarm.cli.behind_dashes import words_behind_dashes
 from fuzzfarm.cli.campaign import Ending, Plan
 from fuzzfarm.cli.example_database import add_findings
-from fuzzfarm.cli.failures import ExitCode
+from fuzzfarm.cli.failures import ExitCode, UsageError
 from fuzzfarm.cli.input_options import chosen_inputs
 from fuzzfarm.cli.options import Deadline, Json, NewBatchKey, PriorityOption, Redis, Workers, run, size_in_bytes
 from fuzzfarm.cli.output import Output
@@ -22,9 +23,10 @@ DEMO_EXAMPLES = 300
 """Finds nearly all of the planted bugs, in some seconds on two cores."""
 
 Targets = Annotated[
-    list[str],
-    typer.Argument(metavar="TARGET...", help="module:function, a module, a .py file or a folder.", show_default=False),
-]
+    list[str] | None,
+    typer.Argument(metavar="[TARGET...] [-- COMMAND...]", show_default=False,
+                   help="module:function, a module, a .py file or a folder; or a command, whose @@ is an input file."),
+]  # fmt: skip
 Examples = Annotated[
     int | None,
     typer.Option("--examples", "-n", metavar="N", help="Examples for each target (1,000).", show_default=False),
@@ -54,6 +56,11 @@ Seeds = Annotated[
     typer.Option("--seeds", metavar="FOLDER", help="Files that are mutated, in a folder on the workers.",
                  show_default=False),
 ]  # fmt: skip
+CrashExitCodes = Annotated[
+    list[int] | None,
+    typer.Option("--crash-exit-code", metavar="N", show_default=False,
+                 help="Exit code of the command that is a finding; may be given more than once."),
+]  # fmt: skip
 ExampleTimeout = Annotated[
     float, typer.Option("--example-timeout", metavar="SECONDS", help="An example that takes longer is a finding.")
 ]
@@ -67,7 +74,8 @@ Memory = Annotated[
 
 
 def fuzz(
-    targets: Targets,
+    context: typer.Context,
+    targets: Targets = None,
     examples: Examples = None,
     time_s: TimeBudget = None,
     seed: Seed = 0,
@@ -75,6 +83,7 @@ def fuzz(
     inputs: InputsOption = None,
     schema: Schema = None,
     seeds: Seeds = None,
+    crash_exit_codes: CrashExitCodes = None,
     example_timeout_s: ExampleTimeout = 1.0,
     memory: Memory = None,
     stateless: Stateless = False,
@@ -85,7 +94,9 @@ def fuzz(
     redis: Redis = None,
     as_json: Json = False,
 ) -> None:
-    """Fuzz Hypothesis tests and typed functions; show what fails.
+    """Fuzz Hypothesis tests, typed functions or a command.
+
+    Behind -- stands a command, which gets each input as the file @@ or as its standard input.
 
     Without a farm it starts one with a worker per core, and stops all of it at the end. Findings are saved in
     .fuzzfarm/findings, from where `fuzzfarm replay` runs them again.
@@ -97,9 +108,14 @@ def fuzz(
         "example_timeout_s": example_timeout_s,
         "memory_bytes": None if memory is None else size_in_bytes(memory),
         "stateless": stateless,
+        "crash_exit_codes": crash_exit_codes or None,
     }
+    command = words_behind_dashes(context)
+    if bool(targets) == bool(command):
+        raise UsageError("name targets, or write a command behind --, such as `fuzzfarm fuzz -- ./parser @@`")
     plan = Plan(
-        names=targets,
+        names=targets or (),
+        command=command,
         options=options,
         strategy=strategy,
         inputs=chosen_inputs(inputs, schema, seeds),

@@ -42,9 +42,10 @@ def _mapping(value: Mapping[Any, Any]) -> dict[str, Any]:
 
 
 def finding_record(finding: Finding) -> dict[str, Any]:
-    """Return a finding as the replay process reads it: its choices are plain base64."""
+    """Return a finding as the replay process reads it: its choices and its input are plain base64."""
     fields = {field.name: plain(getattr(finding, field.name)) for field in dataclasses.fields(finding)}
-    return {**fields, "choices": base64.b64encode(finding.choices).decode()}
+    given = None if finding.input is None else base64.b64encode(finding.input).decode()
+    return {**fields, "choices": base64.b64encode(finding.choices).decode(), "input": given}
 
 
 _RULES: tuple[tuple[Any, Callable[[Any], Any]], ...] = (

@@ -90,14 +90,19 @@ def sighting_arguments(sightings: Sequence[Sighting], ttl_s: int) -> list[str | 
 
 
 def _bounded(finding: Finding) -> bytes:
-    """Return a finding as bytes, its longest texts cut where it is too large, and at last without its choices."""
+    """Return a finding as bytes, its longest texts cut where it is too large, at last without choices or even input."""
     for limit in TEXT_LIMITS:
         body = pack(finding)
         if len(body) <= MAX_RECORD_BYTES:
             return body
         finding = replace(finding, **{name: getattr(finding, name)[:limit] for name in _LONG_TEXTS})
-    body = pack(finding)
-    return body if len(body) <= MAX_RECORD_BYTES else pack(replace(finding, choices=b""))
+    without: dict[str, Any] = {}
+    for more in ({}, {"choices": b""}, {"input": None}):
+        without |= more
+        body = pack(replace(finding, **without))
+        if len(body) <= MAX_RECORD_BYTES:
+            break
+    return body
 
 
 class FindingStore:

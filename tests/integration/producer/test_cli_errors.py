@@ -43,7 +43,12 @@ def test_an_unreachable_server_is_exit_code_3(cli, words):
     ("words", "pattern"),
     [
         (["nonsense"], "No such command"),
-        (["fuzz"], "Missing argument"),
+        (["fuzz"], "name targets, or write a command behind --"),
+        (["fuzz", "--"], "name targets, or write a command behind --"),
+        (["fuzz", "json", "--", "cat"], "name targets, or write a command behind --"),
+        (["fuzz", "--crash-exit-code", "3", "json"], "crash_exit_codes are those of a command"),
+        (["fuzz", "--crash-exit-code", "300", "--", "cat"], "crash_exit_codes"),
+        (["fuzz", "--inputs", "nonsense", "--", "cat"], "says nothing that can be generated"),
         (["fuzz", "--exampels", "3", "json"], "No such option"),
         (["fuzz", "--examples", "0", "json"], "examples"),
         (["fuzz", "--examples", "many", "json"], "--examples"),

@@ -6,6 +6,7 @@ import json
 import re
 import signal
 
+import planted_bugs
 import pytest
 from command_line import CommandLine
 
@@ -101,6 +102,22 @@ def test_plain_pytest_runs_what_was_found_first(cli):
     again = cli.python("-m", "pytest", "-q", "test_it.py")
     assert again.code == 1, again
     assert "it is 1000" in again.out
+
+
+def test_a_command_is_fuzzed_shown_saved_and_replayed(cli):
+    planted_bugs.program(cli.folder)
+    words = ("--examples", "60", "--workers", "1", "--inputs", "regex:[a-z]{0,5}Z?", "--crash-exit-code", "3")
+    found = cli.run("fuzz", "--json", *words, "--", "./planted", "exit3", "@@")
+    assert found.code == 1, found.err
+    [finding] = json.loads(found.out)["findings"]
+    assert (finding["target"], finding["type"]) == ("command: ./planted exit3 @@", "exit code 3")
+    assert finding["command"][0] == str(cli.folder / "planted")
+    assert (cli.folder / ".fuzzfarm" / "findings" / f"{finding['id']}.input").read_bytes() == b"Z"
+    shown = cli.run("show", finding["id"], "--save-input", "copy")
+    assert "script, which fails in the same way without fuzzfarm" in shown.out
+    assert (cli.folder / "copy").read_bytes() == b"Z"
+    again = cli.run("replay", finding["id"])
+    assert (again.code, "STILL FAILING: failed 5 of 5 times\n" in again.out) == (1, True)
 
 
 def test_a_clean_fuzz_run_is_exit_code_0_and_one_json_document(cli):

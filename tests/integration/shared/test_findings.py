@@ -238,6 +238,21 @@ def test_a_large_finding_is_cut_to_a_bounded_record(drive: Drive, choices: int) 
     drive(steps)
 
 
+@pytest.mark.parametrize(("inputs", "kept_bytes"), [(1_000, 65_536), (65_536, 0)])
+def test_the_input_of_a_command_outlasts_choices_in_a_bounded_record(
+    drive: Drive, inputs: int, kept_bytes: int
+) -> None:
+    async def steps(store: StoreHarness) -> None:
+        given, word = b"\1" * 65_536, "r" * inputs
+        await record(store, finding(input=given, inputs=word, choices=b"\1" * 70_000, signature="s" * 1_000))
+        record_bytes = await store.client.hstrlen(store.settings.keys.findings_of("m:f"), "f1")
+        assert record_bytes <= findings.MAX_RECORD_BYTES + 1_000
+        [kept] = await store_of(store).read()
+        assert (kept.choices, len(kept.input or b"")) == (b"", kept_bytes)
+
+    drive(steps)
+
+
 def test_the_store_of_a_worker_takes_findings_with_a_last_commit(drive: Drive) -> None:
     async def steps(store: StoreHarness) -> None:
         await store.append(0, fuzz_payload(0, 10), seal=True)

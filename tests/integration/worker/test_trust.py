@@ -172,6 +172,27 @@ def test_seeds_outside_of_the_roots_are_refused(strict_farm: Any, folder: str) -
     assert "is outside of this worker's roots: add --allow-root" in error.message
 
 
+def test_a_fuzzed_program_must_be_on_the_list_and_a_strategy_of_its_inputs_too(strict_farm: Any) -> None:
+    settings, _ = strict_farm
+    error = error_of(settings, FuzzOperation(examples=10, command=["cat", "@@"]))
+    assert error.kind is ErrorKind.REJECTED
+    assert "program 'cat' is not allowed on this worker: add --allow-command" in error.message
+    error = error_of(settings, FuzzOperation(examples=10, command=["echo"], strategy="os:getpid"))
+    assert (error.kind, "'os:getpid' is not allowed" in error.message) == (ErrorKind.REJECTED, True)
+
+
+def test_an_allowed_program_is_fuzzed_whatever_targets_are_allowed(strict_farm: Any) -> None:
+    settings, _ = strict_farm
+
+    async def scenario() -> None:
+        async with Farm.connect(**settings) as farm:
+            fuzz = FuzzOperation(key="it", command=["echo", "@@"], strategy="fuzz_inputs:SMALL", examples=10)
+            result = (await (await farm.submit([fuzz])).wait(WAIT_S)).results["it"]
+            assert (result.examples, result.findings) == (10, [])
+
+    asyncio.run(scenario())
+
+
 def test_seeds_inside_of_a_root_are_mutated(strict_farm: Any) -> None:
     settings, root = strict_farm
     (root / "seeds").mkdir(exist_ok=True)

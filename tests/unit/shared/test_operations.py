@@ -18,7 +18,7 @@ from fuzzfarm_shared.operations import (
     ProcessLimits,
     SubprocessJob,
 )
-from fuzzfarm_shared.targets import import_target, target_name
+from fuzzfarm_shared.targets import MAX_TARGET_CHARS, import_target, target_name
 
 
 class Calculator:
@@ -158,6 +158,13 @@ JOB: dict[str, Any] = {"command": ["ls"]}
         (SubprocessJob, {**JOB, "limits": {"open_files": 2**64}}, "open_files"),
         (SubprocessJob, {**JOB, "limits": {"unknown": 1}}, "unknown"),
         (SubprocessJob, {**JOB, "shell": True}, "shell"),
+        (FuzzOperation, {}, "there is nothing to fuzz: give a target, or a command"),
+        (FuzzOperation, {"target": "command: ls"}, "there is nothing to fuzz: give a target, or a command"),
+        (FuzzOperation, {**CALL, **JOB}, "give target or command, not both"),
+        (FuzzOperation, {"command": []}, "command"),
+        (FuzzOperation, {"command": ["ls\0"]}, "remove it"),
+        (FuzzOperation, {**JOB, "crash_exit_codes": [0]}, "crash_exit_codes"),
+        (FuzzOperation, {**CALL, "crash_exit_codes": [1]}, "crash_exit_codes are those of a command"),
         (FuzzOperation, {**CALL, "examples": 0}, "examples"),
         (FuzzOperation, {**CALL, "examples": 5, "time_s": 1}, "give examples or time_s, not both"),
         (FuzzOperation, {**CALL, "seed": -1}, "seed"),
@@ -183,6 +190,20 @@ def test_a_fuzz_operation_has_one_budget() -> None:
     assert FuzzOperation(**CALL).examples == DEFAULT_EXAMPLES
     assert FuzzOperation(**CALL, time_s=2).examples is None
     assert FuzzOperation(**CALL).timeout_s is None
+
+
+def test_a_command_is_named_as_a_shell_would_be_given_it() -> None:
+    assert FuzzOperation(command=["./parser", "a b", "@@"]).target == "command: ./parser 'a b' @@"
+    long, other = (FuzzOperation(command=["./parser", "x" * 1_000, last]).target for last in ("a", "b"))
+    assert len(long) <= MAX_TARGET_CHARS
+    assert long != other
+
+
+def test_a_command_keeps_its_name_on_the_way() -> None:
+    operation = FuzzOperation(command=["cat", "@@"], crash_exit_codes=[3])
+    again = FuzzOperation(**operation.model_dump())
+    assert again == operation
+    assert again.inputs == "bytes"
 
 
 def test_a_group_reads_its_items_lazily() -> None:

@@ -12,9 +12,13 @@ def admitted(operation: FuzzOperation, allowed: AllowList) -> FuzzOperation:
     """Return the operation as children here are told it; nothing of it is imported or opened.
 
     Raises:
-        TargetError: for a target, a strategy or a folder that is not allowed on this worker.
+        TargetError: for a target, a program, a strategy or a folder that is not allowed on this worker.
     """
-    allowed.check_target(operation.target)
+    if operation.command is None:
+        allowed.check_target(operation.target)
+    else:
+        program, *arguments = operation.command
+        operation = operation.model_copy(update={"command": [allowed.program(program), *arguments]})
     if operation.strategy is not None:
         allowed.check_target(operation.strategy)
     if operation.inputs is not None:

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from fuzzfarm_worker.fuzzing import signature
 from fuzzfarm_worker.fuzzing.apart import Apart, ApartError
+from fuzzfarm_worker.fuzzing.crashes import CommandCrashError
 from fuzzfarm_worker.fuzzing.generation import Drawn, Invalid, call_source, encoded, fingerprint, size
 from fuzzfarm_worker.fuzzing.last_words import Tell, last_words
 from fuzzfarm_worker.fuzzing.printed import Printed
@@ -32,6 +33,9 @@ MAX_TEXT_CHARS = 20_000
 """Longest example or traceback that is kept: enough to read, and 100 of them still fit in one result."""
 
 MAX_MESSAGE_CHARS = 2_000
+
+MAX_INPUT_BYTES = 65_536
+"""Longest input of a command that its finding holds."""
 
 MAX_OUTPUT_CHARS = 4_000
 """Kept of what the example of a finding has printed."""
@@ -182,7 +186,7 @@ class Examples:
         """Return what the worker makes a finding of."""
         if isinstance(exc, ApartError):
             return {**exc.failure, "index": index, "choices": choices}
-        return {
+        told = {
             "id": signature.finding_id(self._subject.target, mark),
             "kind": "memory" if isinstance(exc, MemoryError) else "exception",
             "type": signature.type_name(exc),
@@ -195,12 +199,13 @@ class Examples:
             "traceback": clean(signature.formatted(exc), MAX_TEXT_CHARS),
             "output": clean(self._printed.taken(), MAX_OUTPUT_CHARS),
         }
+        return told | _crash(exc) if isinstance(exc, CommandCrashError) else told
 
     def source(self, choices: bytes, index: int | None) -> str:
         """Return the call of an example as Python source, with what it draws while it runs as comments."""
         explicit = self._subject.explicit
         if index is not None and index < len(explicit):
-            return clean(call_source(self._subject.name, [], explicit[index].kwargs), MAX_TEXT_CHARS)
+            return clean(call_source(self._subject.name, *self._subject.bind(explicit[index].kwargs)), MAX_TEXT_CHARS)
         lines: list[str] = []
         if self._interactive:
             self._generator.report(self._generator.stored(choices), self._subject.call_drawn, lines.append)
@@ -231,7 +236,9 @@ class Examples:
         if self._subject.generator.interactive:
             return self._last_words(index)
         choices = encoded(data)
-        return {"example": self.source(choices, None), "choices": choices, "fingerprint": fingerprint(data)}
+        told = {"example": self.source(choices, None), "choices": choices, "fingerprint": fingerprint(data)}
+        given = [self._subject.given(one.arguments) for one in drawn]
+        return told if None in given else {**told, "input": _bounded(b"".join(filter(None, given)))}
 
     def _last_words(self, index: int) -> dict[str, Any]:
         """Return what tells an example that draws while it runs and ends its interpreter: it has to run once more."""
@@ -297,6 +304,22 @@ def _mark(exc: BaseException) -> str:
     if isinstance(exc, ApartError):
         return str(exc.failure["signature"])
     return clean(signature.of_exception(exc), MAX_TEXT_CHARS)
+
+
+def _crash(exc: CommandCrashError) -> dict[str, Any]:
+    """Return what is told of a crash in another way than of an exception."""
+    crash = exc.crash
+    return {
+        "kind": crash.kind,
+        "type": crash.type,
+        "location": clean(crash.location, MAX_MESSAGE_CHARS),
+        "traceback": clean(crash.report, MAX_TEXT_CHARS),
+        "input": _bounded(exc.input),
+    }
+
+
+def _bounded(given: bytes) -> bytes | None:
+    return given if len(given) <= MAX_INPUT_BYTES else None
 
 
 def _message(exc: BaseException) -> str:

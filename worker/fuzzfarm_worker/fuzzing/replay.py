@@ -1,12 +1,12 @@
 """Replays: `python -m fuzzfarm_worker.fuzzing.replay` reads a finding as JSON and says whether it still fails.
 
-On stdin one JSON object with the fields of a `Finding`, its `choices` in base64. On stdout one JSON object:
+On stdin one JSON object with the fields of a `Finding`, its `choices` and `input` in base64. On stdout one JSON object:
 
     verdict      "still_failing", "flaky", "fixed", or "error" when the target cannot be run at all
     runs         how often the example ran
     failures     how often it failed
     same         whether it failed with the finding's own signature each time it failed
-    addressed    "index" or "choices": how the example was found again
+    addressed    "index", "choices" or "input": how the example was found again
     failure      the last failure (kind, type, message, location, signature, example, traceback), or null
     python, hypothesis    the versions that ran it
     error        why there is no verdict, or null
@@ -21,15 +21,17 @@ import asyncio
 import base64
 import binascii
 import json
+import os
+import shutil
 import sys
 from collections.abc import Mapping
 from typing import Any
 
-from fuzzfarm_shared.errors import FuzzfarmError, InvalidOperationError
+from fuzzfarm_shared.errors import FuzzfarmError, InvalidOperationError, TargetError
 from fuzzfarm_shared.inputs import inputs_word
 from fuzzfarm_worker.fuzzing.nursery import Nursery, Target
 from fuzzfarm_worker.fuzzing.repeats import Case, run_again
-from fuzzfarm_worker.fuzzing.words import strategy_word
+from fuzzfarm_worker.fuzzing.words import Program, strategy_word
 from fuzzfarm_worker.processes import ProcessManager
 
 RUNS = 5
@@ -44,16 +46,20 @@ def read_case(finding: Mapping[str, Any], example_timeout_s: float, memory_bytes
 
     Raises:
         InvalidOperationError: when a field is missing or is not what it should be.
+        TargetError: when the program of a command is not here.
     """
     try:
-        inputs = None if finding.get("inputs") is None else inputs_word(finding["inputs"])
+        given = None if finding.get("input") is None else base64.b64decode(finding["input"], validate=True)
+        by_choices = (None if finding.get("index") is None else int(finding["index"]), finding.get("choices") or "")
+        # A command that is told its input has that as its first example.
+        index, choices = by_choices if given is None else (0, "")
         return Case(
-            target=Target(str(finding["target"]), strategy_word(finding.get("strategy"), inputs)),
+            target=_target(finding, given),
             memory_bytes=memory_bytes,
             timeout_s=example_timeout_s,
             seed=int(finding.get("seed", 0)),
-            index=None if finding.get("index") is None else int(finding["index"]),
-            choices=base64.b64decode(finding.get("choices") or "", validate=True),
+            index=index,
+            choices=base64.b64decode(choices, validate=True),
             python=str(finding.get("python", "")),
             hypothesis=str(finding.get("hypothesis", "")),
         )
@@ -63,13 +69,40 @@ def read_case(finding: Mapping[str, Any], example_timeout_s: float, memory_bytes
         ) from exc
 
 
+def _target(finding: Mapping[str, Any], given: bytes | None) -> Target:
+    """Return what a child has to load.
+
+    Args:
+        finding: its fields.
+        given: what its command was given, byte for byte; None: the address or the choices tell it.
+
+    Raises:
+        TargetError: when its program is not here.
+    """
+    inputs = None if finding.get("inputs") is None else inputs_word(finding["inputs"])
+    strategy = None if given is not None else strategy_word(finding.get("strategy"), inputs)
+    name, command = str(finding["target"]), [*map(str, finding.get("command") or ())]
+    if not command:
+        return Target(name, strategy)
+    codes = [*map(int, finding.get("crash_exit_codes") or ())]
+    return Target(Program(name, [_program(command[0]), *command[1:]], codes, given).word, strategy)
+
+
+def _program(path: str) -> str:
+    """Return the program that a worker ran: the one at its path, or else one of its name."""
+    found = shutil.which(path) or shutil.which(os.path.basename(path))
+    if found is None:
+        raise TargetError(path, f"there is no program {path!r} here, and none of its name: install it")
+    return os.path.abspath(found)
+
+
 async def replay(
     finding: Mapping[str, Any], *, runs: int = RUNS, example_timeout_s: float = 1.0, memory_bytes: int | None = None
 ) -> dict[str, Any]:
     """Run the example of a finding several times, each in a fresh child, and return the verdict.
 
     Args:
-        finding: the fields of a `Finding`, `choices` in base64.
+        finding: the fields of a `Finding`, `choices` and `input` in base64.
         runs: how often.
         example_timeout_s: seconds for each run.
         memory_bytes: address space of the children, or None for no limit.
@@ -86,8 +119,8 @@ async def replay(
         "runs": runs,
         "failures": len(failures),
         "same": all(failure["signature"] == finding.get("signature") for failure in failures),
-        "addressed": repeats[-1].addressed,
-        "failure": _printable(failures[-1]) if failures else None,
+        "addressed": repeats[-1].addressed if finding.get("input") is None else "input",
+        "failure": {**_printable(failures[-1]), "index": finding.get("index")} if failures else None,
         "python": repeats[-1].python,
         "hypothesis": repeats[-1].hypothesis,
         "error": None,
@@ -95,7 +128,8 @@ async def replay(
 
 
 def _printable(failure: dict[str, Any]) -> dict[str, Any]:
-    return {**failure, "choices": base64.b64encode(failure["choices"]).decode("ascii")}
+    told = {**failure, "choices": base64.b64encode(failure["choices"]).decode("ascii")}
+    return {name: value for name, value in told.items() if name != "input"}
 
 
 def _verdict(arguments: argparse.Namespace) -> dict[str, Any]:

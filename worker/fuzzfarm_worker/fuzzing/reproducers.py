@@ -31,7 +31,7 @@ from redis.exceptions import RedisError
 
 from fuzzfarm_shared.errors import TargetError
 from fuzzfarm_worker.fuzzing.generation import open_database, reproduce_line, save_choices
-from fuzzfarm_worker.fuzzing.scripts import script_of
+from fuzzfarm_worker.fuzzing.scripts import command_script, script_of
 from fuzzfarm_worker.fuzzing.subject import Subject, load
 from fuzzfarm_worker.fuzzing.suite import enter_suite_of
 from fuzzfarm_worker.fuzzing.words import strategy_word
@@ -61,6 +61,8 @@ def reproducers_of(finding: Mapping[str, Any], database: ExampleDatabase | None,
     """
     found = Reproducers(str(finding.get("id", "")))
     try:
+        if finding.get("command"):
+            return _of_command(found, finding)
         choices = base64.b64decode(finding["choices"], validate=True)
         enter_suite_of(finding["target"])
         subject = load(finding["target"], strategy_word(finding["strategy"], finding.get("inputs")))
@@ -78,6 +80,17 @@ def reproducers_of(finding: Mapping[str, Any], database: ExampleDatabase | None,
         found.reasons.append(f"the example cannot be saved: {exc}")
     except (KeyError, TypeError, AttributeError, ValueError) as exc:
         found.reasons.append(f"this is no finding ({exc}): pass one as `fuzzfarm findings --json` prints it")
+    return found
+
+
+def _of_command(found: Reproducers, finding: Mapping[str, Any]) -> Reproducers:
+    found.reasons.append("no decorator: its target is a command")
+    if finding.get("input") is None:
+        found.reasons.append("no script: what the command was given is not known, or is too long")
+    else:
+        title = f"{finding['type']} in {finding['target']}: finding {found.id} of fuzzfarm"
+        given = base64.b64decode(finding["input"], validate=True)
+        found.script = command_script(finding["command"], given, title)
     return found
 
 

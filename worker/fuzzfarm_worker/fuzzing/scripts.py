@@ -9,12 +9,13 @@ import inspect
 import sys
 import sysconfig
 import unittest
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import takewhile
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from fuzzfarm_worker.fuzzing.commands import INPUT_FILE
 from fuzzfarm_worker.fuzzing.subject import Subject
 from fuzzfarm_worker.fuzzing.suite import import_root
 
@@ -57,6 +58,25 @@ def script_of(subject: Subject, example: str, title: str) -> str | None:
     assert arguments is not None  # noqa: S101  # the call has its place from this text
     text = arguments[len(ast.get_source_segment(example, call.func) or "") + 1 : -1]
     return _written(title, folders, _modules_of(subject), imports, [*_set_up(subject), _call(subject, text)])
+
+
+def command_script(command: Sequence[str], given: bytes, title: str) -> str:
+    """Return the source of a script that gives a command its input, and prints how it ended.
+
+    Args:
+        command: the program and its arguments.
+        given: its input.
+        title: of the finding, in one line.
+    """
+    words = [("file.name" if word == INPUT_FILE else repr(word)) for word in command]
+    words = [f"{word}.replace({INPUT_FILE!r}, file.name)" if INPUT_FILE in word else word for word in words]
+    takes_file = "file.name" in "".join(words)
+    run = f"subprocess.run([{', '.join(words)}]{'' if takes_file else ', input=given'})"
+    body = [f"given = {given!r}"]
+    if takes_file:
+        body += ["with tempfile.NamedTemporaryFile() as file:", "    file.write(given)", "    file.flush()"]
+    body += [f"{'    ' if takes_file else ''}print({run})"]
+    return _written(title, [], ["subprocess", "tempfile"] if takes_file else ["subprocess"], [], body)
 
 
 def _folders_of(module: ModuleType) -> list[str]:

@@ -15,7 +15,7 @@ from fuzzfarm_worker.fuzzing.deaths import death_failure
 from fuzzfarm_worker.fuzzing.interpreter import Death, Interpreter, raise_if_broken
 from fuzzfarm_worker.fuzzing.recorder import SHRINKING, Cell
 from fuzzfarm_worker.fuzzing.starvation import waited_for_processor_ns
-from fuzzfarm_worker.fuzzing.words import as_told
+from fuzzfarm_worker.fuzzing.words import as_told, target_of
 
 MAX_SKIPPED = 1_000
 """Killing examples that a shard remembers, so that a repeated one does not cost another child."""
@@ -193,7 +193,7 @@ class Shard:
             self._idle_deaths += 1
             if self._idle_deaths >= MAX_IDLE_DEATHS:
                 raise RuntimeError(
-                    f"children of {self.operation.target!r} died {MAX_IDLE_DEATHS} times ({death.cause}) "
+                    f"children of {target_of(self.operation.target)!r} died {MAX_IDLE_DEATHS} times ({death.cause}) "
                     "while they ran no example: does the target start threads that end the process?"
                 )
             return False
@@ -221,7 +221,7 @@ class Shard:
         operation = self.operation
         return Finding(
             **{**failure, "kind": ErrorKind(failure["kind"])},
-            target=operation.target,
+            target=target_of(operation.target),
             strategy=None if operation.inputs is not None else operation.strategy,
             seed=operation.seed,
             count=count,
@@ -233,6 +233,8 @@ class Shard:
             example_timeout_s=operation.example_timeout_s,
             memory_bytes=operation.memory_bytes,
             inputs=operation.inputs,
+            command=tuple(operation.command or ()),
+            crash_exit_codes=tuple(operation.crash_exit_codes),
         )
 
     def _add(self, finding: Finding) -> None:

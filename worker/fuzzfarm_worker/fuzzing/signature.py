@@ -19,6 +19,8 @@ from functools import lru_cache
 from hashlib import blake2b
 from types import CodeType, TracebackType
 
+from fuzzfarm_worker.fuzzing.crashes import CommandCrashError
+
 MAX_CHAIN = 6
 """Exceptions of one chain that take part; longer chains come from loops that retry."""
 
@@ -100,6 +102,8 @@ def of_stack(kind: str, frames: list[Frame]) -> str:
 
 def of_exception(exc: BaseException) -> str:
     """Return the signature of a failure."""
+    if isinstance(exc, CommandCrashError):
+        return exc.crash.signature
     return " | ".join(_of_one(one) for one in _chain(exc))
 
 

@@ -1,7 +1,7 @@
 """Subjects: a target that was imported, with what is needed to generate its arguments and to call it.
 
 A target is an unmodified Hypothesis test, also one of a state machine, a callable with type hints, or a callable
-with a named strategy, or with inputs of a kind that a word tells.
+with a named strategy, or with inputs of a kind that a word tells. A command is a callable of ours that runs it.
 """
 
 from __future__ import annotations
@@ -9,16 +9,19 @@ from __future__ import annotations
 import asyncio
 import importlib
 import inspect
+import os
 import unittest
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, cast, get_type_hints
 
+from hypothesis import strategies as st
 from hypothesis.errors import HypothesisException
 from hypothesis.strategies import SearchStrategy, from_type
 
 from fuzzfarm_shared.errors import TargetError
 from fuzzfarm_shared.targets import check_home, import_target
+from fuzzfarm_worker.fuzzing.commands import Command, as_bytes
 from fuzzfarm_worker.fuzzing.generation import (
     Drawn,
     Explicit,
@@ -35,7 +38,7 @@ from fuzzfarm_worker.fuzzing.generation import (
     test_settings,
 )
 from fuzzfarm_worker.fuzzing.made_inputs import made_inputs
-from fuzzfarm_worker.fuzzing.words import is_name, told_inputs
+from fuzzfarm_worker.fuzzing.words import Program, is_name, told_inputs, told_program
 
 RUN_TEST = "runTest"
 """The method of the `TestCase` of a state machine."""
@@ -62,6 +65,7 @@ class Subject:
         explicit: examples that the test itself lists; they have the first indices.
         from_test: whether the target is a Hypothesis test.
         machine: the state machine that it runs, or None.
+        program: the program that it runs, or "".
     """
 
     target: str
@@ -72,12 +76,21 @@ class Subject:
     explicit: list[Explicit] = field(default_factory=list)
     from_test: bool = False
     machine: type[Any] | None = None
+    program: str = ""
     _loop: asyncio.Runner | None = None
 
     @property
     def name(self) -> str:
         """The name a reader would call it by."""
-        return self.target.rpartition(":")[2]
+        return self.program or self.target.rpartition(":")[2]
+
+    def given(self, arguments: dict[str, Any]) -> bytes | None:
+        """Return what a command is given as its input; None for another target.
+
+        Raises:
+            TypeError: when it cannot be given that.
+        """
+        return as_bytes(arguments[VALUE]) if self.program else None
 
     def announce_steps(self, tell: Callable[[str], None]) -> None:
         """Have a state machine tell its steps before they run; for good, so do it in a process that ends soon."""
@@ -136,17 +149,34 @@ def load(target: str, strategy: str | None) -> Subject:
     Raises:
         TargetError: when there is no such target, or nothing can be generated for it; the message says what to do.
     """
-    function = import_target(target)
-    if not callable(function):
-        raise TargetError(target, f"{target!r} is {type(function).__name__}, not a function: name a callable")
+    program = told_program(target)
     try:
-        subject = _subject(target, function, strategy)
+        subject = _imported(target, strategy) if program is None else _command(program, strategy)
         _try_some(subject)
     except HypothesisException as exc:
         raise TargetError(
             target, f"no examples can be generated for {target!r}: {exc}; repair its strategy or its type hints"
         ) from exc
     return subject
+
+
+def _command(program: Program, strategy: str | None) -> Subject:
+    """Return the subject of a command; one that has its input has it as its first example, and gets no others."""
+    path = program.command[0]
+    if not os.access(path, os.X_OK):
+        raise TargetError(program.name, f"{path!r} is no program that can be started: check the command")
+    explicit = [] if program.input is None else [Explicit({VALUE: program.input}, ())]
+    found = st.binary() if strategy is None else _strategy(program.name, strategy)
+    run = Command(program).run
+    generator = Generator(run, {VALUE: found})
+    return Subject(program.name, run, generator, _alone, explicit=explicit, program=os.path.basename(path))
+
+
+def _imported(target: str, strategy: str | None) -> Subject:
+    function = import_target(target)
+    if not callable(function):
+        raise TargetError(target, f"{target!r} is {type(function).__name__}, not a function: name a callable")
+    return _subject(target, function, strategy)
 
 
 def _subject(target: str, function: Callable[..., Any], strategy: str | None) -> Subject:
@@ -371,7 +401,9 @@ def _drawing_error(subject: Subject, index: int) -> Exception | None:
     """Return what drawing an example raises; one that does not always raise becomes a finding when it runs."""
     try:
         _refuse_empty(subject)
-        subject.generator.run(subject.generator.at(0, index), lambda _drawn: None)
+        drawn: list[Drawn] = []
+        subject.generator.run(subject.generator.at(0, index), drawn.append)
+        subject.given(drawn[0].arguments)
     except Invalid:
         return None
     except (HypothesisException, TargetError):

@@ -5,7 +5,7 @@ import pytest
 from sightings import finding
 
 from fuzzfarm.cli.failures import UsageError
-from fuzzfarm.cli.finding_files import SavedFinding, load, load_all, named, save
+from fuzzfarm.cli.finding_files import SavedFinding, load, load_all, named, remove, save
 
 FINDING = finding(
     id="abc123",
@@ -31,6 +31,15 @@ def test_a_finding_that_an_older_fuzzfarm_saved_is_read(tmp_path):
     del record["hosts"], record["replays"]
     path.write_text(json.dumps(record))
     assert load(path) == SavedFinding(replace(FINDING, hosts=()), "/src")
+
+
+def test_a_finding_of_a_command_has_its_input_in_a_file_of_its_own(tmp_path):
+    finding = replace(FINDING, command=("/bin/cat", "@@"), crash_exit_codes=(3,), input=b"\x00\xffZ")
+    path = save(SavedFinding(finding), tmp_path)
+    assert load(path).finding == finding
+    assert path.with_suffix(".input").read_bytes() == b"\x00\xffZ"
+    assert remove(finding.id, tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_saved_finding_is_what_the_replay_process_reads(tmp_path):

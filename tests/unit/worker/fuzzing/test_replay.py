@@ -7,16 +7,19 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import planted_bugs
 import pytest
 from shard_runs import operation, run
 
+from fuzzfarm_shared.operations import FuzzOperation
 from fuzzfarm_shared.outcomes import Finding
 
 HERE = str(Path(__file__).parent)
 
 
 def as_json(finding: Finding) -> dict[str, Any]:
-    return {**dataclasses.asdict(finding), "choices": base64.b64encode(finding.choices).decode()}
+    given = None if finding.input is None else base64.b64encode(finding.input).decode()
+    return {**dataclasses.asdict(finding), "choices": base64.b64encode(finding.choices).decode(), "input": given}
 
 
 def replay(finding: object, *options: str, **environment: str) -> tuple[int, dict[str, Any]]:
@@ -54,6 +57,32 @@ def test_a_finding_of_told_inputs_is_replayed_with_them() -> None:
     [finding] = run(operation("has_no_dash", inputs="regex:[a-z]-"), 0, 10).findings
     code, verdict = replay({**as_json(finding), "hypothesis": "6.0.0"}, "--runs", "1")
     assert (code, verdict["addressed"], verdict["failure"]["example"]) == (1, "choices", "has_no_dash('a-')")
+
+
+@pytest.mark.parametrize(
+    ("bug", "fields"),
+    [("signal", {}), ("report", {}), ("hang", {"example_timeout_s": 0.5}), ("exit3", {"crash_exit_codes": [3]})],
+)
+def test_a_command_is_replayed_with_exactly_its_input(tmp_path: Path, bug: str, fields: dict[str, Any]) -> None:
+    program = str(planted_bugs.program(tmp_path))
+    fuzz = FuzzOperation(command=[program, bug, "@@"], inputs="regex:[a-z]{0,5}Z", **fields)
+    [finding] = run(fuzz, 0, 3).findings
+    gone = {**as_json(finding), "inputs": "seeds:/no/such/folder", "hypothesis": "6.0.0"}
+    code, verdict = replay(gone, "--runs", "2", "--example-timeout-s", "0.5")
+    assert (code, verdict["verdict"], verdict["same"], verdict["addressed"]) == (1, "still_failing", True, "input")
+    assert verdict["failure"]["id"] == finding.id
+    code, verdict = replay({**gone, "input": base64.b64encode(b"nothing").decode()}, "--runs", "2")
+    assert (code, verdict["verdict"]) == (0, "fixed")
+
+
+def test_a_program_that_is_elsewhere_is_found_by_its_name(tmp_path: Path) -> None:
+    program = planted_bugs.program(tmp_path)
+    [finding] = run(FuzzOperation(command=[str(program), "signal"], inputs="regex:Z"), 0, 1).findings
+    there = {**as_json(finding), "command": ["/on/a/worker/planted", "signal"]}
+    code, verdict = replay(there, "--runs", "1", PATH=f"{tmp_path}:{os.environ['PATH']}")
+    assert (code, verdict["same"]) == (1, True)
+    code, verdict = replay(there)
+    assert (code, "there is no program '/on/a/worker/planted' here" in verdict["error"]) == (2, True)
 
 
 def test_an_example_that_passes_now_is_fixed() -> None:

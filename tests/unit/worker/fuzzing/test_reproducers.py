@@ -8,10 +8,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import planted_bugs
 import pytest
 from shard_runs import operation, run
 from sightings import finding
 
+from fuzzfarm_shared.operations import FuzzOperation
 from fuzzfarm_shared.outcomes import Finding
 
 Done = subprocess.CompletedProcess[str]
@@ -21,7 +23,8 @@ CLEAN = {name: value for name, value in os.environ.items() if name not in ("CI",
 
 
 def as_json(found: Finding) -> dict[str, Any]:
-    return {**dataclasses.asdict(found), "choices": base64.b64encode(found.choices).decode()}
+    given = None if found.input is None else base64.b64encode(found.input).decode()
+    return {**dataclasses.asdict(found), "choices": base64.b64encode(found.choices).decode(), "input": given}
 
 
 def python(*words: str, cwd: Path | None = None, text: str = "", path: str = HERE) -> Done:
@@ -250,3 +253,14 @@ def test_a_server_that_does_not_answer_is_a_reason(project: Path, monkeypatch: p
     made = reproduced(found, "--save-database", "unix:///no/such/socket", path=str(project))
     assert not made["saved"]
     assert "the example cannot be saved: " in made["reasons"][-1]
+
+
+@pytest.mark.parametrize("words", [["signal"], ["signal", "@@"]], ids=["stdin", "file"])
+def test_the_script_of_a_command_runs_it_on_its_input(tmp_path: Path, words: list[str]) -> None:
+    program = str(planted_bugs.program(tmp_path))
+    [found] = run(FuzzOperation(command=[program, *words], inputs="regex:[a-z]{0,5}Z"), 0, 3).findings
+    made = reproduced(as_json(found))
+    assert made["reasons"] == ["no decorator: its target is a command"]
+    assert "returncode=-11" in python("-c", made["script"]).stdout
+    made = reproduced({**as_json(found), "input": None})
+    assert (made["script"], "no script" in made["reasons"][1]) == (None, True)
