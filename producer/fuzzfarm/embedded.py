@@ -31,7 +31,7 @@ SOCKET = "server.sock"
 MAX_SOCKET_PATH_BYTES = 103
 """`sun_path` without its end: 104 bytes on macOS, 108 on Linux (unix(7))."""
 
-EVERYTHING_ALLOWED = {"allow_targets": "*", "allow_commands": "*", "allow_roots": "*"}
+EVERYTHING_ALLOWED = {"allow_targets": "*", "allow_commands": "*", "allow_roots": "*", "allow_env": "*"}
 """Only this user can reach the server."""
 
 

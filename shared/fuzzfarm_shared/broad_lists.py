@@ -35,7 +35,7 @@ MODULES = frozenset(
 """Of the standard library: with one of them as a whole, a call can run any code or program."""
 
 _VERSION = re.compile(r"[-.\d]+$")
-_EVERYTHING = {"allow_targets": ("*",), "allow_commands": ("*",), "allow_roots": ("*", "/")}
+_EVERYTHING = {"allow_targets": ("*",), "allow_commands": ("*",), "allow_roots": ("*", "/"), "allow_env": ("*",)}
 
 
 def warnings_of(settings: WorkerHostSettings) -> tuple[str, ...]:

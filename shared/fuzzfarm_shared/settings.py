@@ -198,6 +198,9 @@ class WorkerHostSettings(FarmSettings):
     allow_targets: NameList = Field(default=(), description="Targets that may run: module, module:name or *.")
     allow_commands: NameList = Field(default=(), description="Programs that may run: absolute paths, names or *.")
     allow_roots: NameList = Field(default=(), description="Folders that jobs may use, or *.")
+    allow_env: NameList = Field(
+        default=(), description="Variables that jobs may set: names, prefixes such as APP_*, or *."
+    )
     insecure: bool = Field(default=False, description="Work without a signing key or allow-list on a remote server.")
     log_level: str = Field(
         default="info", pattern="^(debug|info|warning|error)$", description="Least severe line to log."
@@ -208,7 +211,7 @@ class WorkerHostSettings(FarmSettings):
     def _no_limit(cls, value: Any) -> Any:
         return None if isinstance(value, str) and value.strip().lower() == "none" else value
 
-    @field_validator("allow_targets", "allow_commands", "allow_roots", mode="before")
+    @field_validator("allow_targets", "allow_commands", "allow_roots", "allow_env", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         if isinstance(value, str):

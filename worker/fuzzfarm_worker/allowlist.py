@@ -1,4 +1,4 @@
-"""What a worker may run: targets and programs that its operator has named."""
+"""What a worker may run: targets and programs that its operator has named, in folders and with variables of a list."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from fuzzfarm_shared.errors import SettingsError, TargetError
 from fuzzfarm_shared.log import get_logger
 from fuzzfarm_shared.settings import WorkerHostSettings
 from fuzzfarm_shared.targets import check_home, import_target
+from fuzzfarm_worker.environment import check_not_forbidden
 
 EVERYTHING = "*"
 
@@ -19,7 +20,7 @@ log = get_logger(__name__)
 
 
 class NotAllowedError(TargetError):
-    """A target or a program that is on no list of this worker."""
+    """A target, a program, a folder or a variable that is on no list of this worker."""
 
 
 class AllowList:
@@ -27,15 +28,20 @@ class AllowList:
 
     A target is matched before anything of it is imported: exactly ("pkg.mod:func"), or by a module or package that
     holds it ("pkg.mod", which also allows "pkg.mod.sub:func"). What it names must come from its own module, so that
-    "mymod:os.system" or a re-exported function is refused unless it is listed exactly.
+    "mymod:os.system" or a re-exported function is refused unless it is listed exactly. A variable is matched by its
+    name, or by a prefix ("APP_*").
     """
 
-    def __init__(self, targets: Sequence[str], commands: Sequence[str], roots: Sequence[str]) -> None:
+    def __init__(
+        self, targets: Sequence[str], commands: Sequence[str], roots: Sequence[str], env: Sequence[str] = ()
+    ) -> None:
         self._targets = tuple(targets)
         self._commands = tuple(commands)
         self._programs = frozenset(map(_resolved, commands))
         self._roots = tuple(Path(root).resolve() for root in roots if root != EVERYTHING)
         self._any_root = EVERYTHING in roots
+        self._variables = frozenset(env)
+        self._variable_prefixes = tuple(entry.removesuffix(EVERYTHING) for entry in env if entry.endswith(EVERYTHING))
 
     @classmethod
     def from_settings(cls, settings: WorkerHostSettings) -> AllowList:
@@ -63,7 +69,9 @@ class AllowList:
         commands = settings.allow_commands or by_default
         if EVERYTHING in (*targets, *commands):
             log.warning("this worker runs whatever it is sent", allow_targets=targets, allow_commands=commands)
-        return cls(targets, commands, settings.allow_roots or by_default)
+        if EVERYTHING in settings.allow_env:
+            log.warning("jobs of this worker may set any variable but those that load code", allow_env=EVERYTHING)
+        return cls(targets, commands, settings.allow_roots or by_default, settings.allow_env or by_default)
 
     def check_target(self, name: str) -> None:
         """Raise NotAllowedError unless target `name` may be imported."""
@@ -107,6 +115,14 @@ class AllowList:
         raise NotAllowedError(
             name, f"program {name!r} is not allowed on this worker: add --allow-command {path} to its command line"
         )
+
+    def check_variable(self, name: str) -> None:
+        """Raise NotAllowedError unless a job may set variable `name`; TargetError for one that no list can allow."""
+        check_not_forbidden(name)
+        if name not in self._variables and not name.startswith(self._variable_prefixes):
+            raise NotAllowedError(
+                name, f"variable {name!r} is not allowed on this worker: add --allow-env {name} to its command line"
+            )
 
     def holds(self, path: str) -> bool:
         """Return whether `path`, which has no links, lies inside the allowed roots."""

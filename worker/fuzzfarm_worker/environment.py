@@ -11,21 +11,35 @@ from fuzzfarm_shared.errors import TargetError
 PASSED_ON = ("HOME", "LANG", "LANGUAGE", "LC_ALL", "LC_CTYPE", "LOGNAME", "PATH", "SHELL", "TMPDIR", "TZ", "USER")
 """Variables of the worker that children get; secrets live in others."""
 
-FORBIDDEN_PREFIXES = ("FUZZFARM_", "LD_", "DYLD_", "PYTHON")
-FORBIDDEN = frozenset({"PATH", "IFS", "BASH_ENV", "ENV"})
-"""Variables that a job may not set: they would load code that is on no list."""
+FORBIDDEN_PREFIXES = ("BASH_FUNC_", "DYLD_", "FUZZFARM_", "GIT_", "LD_", "PERL5", "PYTHON")
+FORBIDDEN = frozenset(
+    {
+        "BASH_ENV",
+        "ENV",
+        "GCONV_PATH",
+        "GLIBC_TUNABLES",
+        "HOME",
+        "IFS",
+        "JAVA_TOOL_OPTIONS",
+        "NODE_OPTIONS",
+        "NODE_PATH",
+        "PATH",
+        "RUBYLIB",
+        "RUBYOPT",
+    }
+)
+"""Variables that a job may not set, whatever a list says: they name code to load, or files that name it."""
 
 
 def child_environment(given: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return the environment of a child, with the variables that its job gives.
-
-    Raises:
-        TargetError: for a variable that a job may not set.
-    """
-    for name in given or {}:
-        if name in FORBIDDEN or name.startswith(FORBIDDEN_PREFIXES):
-            raise TargetError(name, f"a job may not set {name}: it could load code that is not allowed; leave it out")
+    """Return the environment of a child, with the variables that its job gives; see `AllowList.check_variable`."""
     return {**{name: os.environ[name] for name in PASSED_ON if name in os.environ}, **(given or {})}
+
+
+def check_not_forbidden(name: str) -> None:
+    """Raise TargetError for a variable that no job may set."""
+    if name in FORBIDDEN or name.startswith(FORBIDDEN_PREFIXES):
+        raise TargetError(name, f"a job may not set {name}: it could load code that is not allowed; leave it out")
 
 
 def interpreter_environment() -> dict[str, str]:

@@ -68,7 +68,7 @@ def list_checks(settings: WorkerHostSettings) -> Iterator[Check]:
     warnings = warnings_of(settings)
     yield from (Check(name, Verdict.WARNING, warning) for warning in warnings)
     if not warnings:
-        some = any((settings.allow_targets, settings.allow_commands, settings.allow_roots))
+        some = any((settings.allow_targets, settings.allow_commands, settings.allow_roots, settings.allow_env))
         yield Check(name, Verdict.OK, "nothing too broad" if some else "none set in this environment")
 
 

@@ -43,6 +43,7 @@ RetryDelay = Annotated[float | None, _setting("retry_delay_s", "--retry-delay", 
 AllowTarget = Annotated[list[str] | None, _setting("allow_targets", "--allow-target", metavar="NAME")]
 AllowCommand = Annotated[list[str] | None, _setting("allow_commands", "--allow-command", metavar="PROGRAM")]
 AllowRoot = Annotated[list[str] | None, _setting("allow_roots", "--allow-root", metavar="FOLDER")]
+AllowEnv = Annotated[list[str] | None, _setting("allow_env", "--allow-env", metavar="NAME")]
 Insecure = Annotated[bool, _setting("insecure", "--insecure")]
 Name = Annotated[str | None, _setting("name", "--name", metavar="NAME")]
 Namespace = Annotated[str | None, _setting("namespace", "--namespace", metavar="NAME")]
@@ -73,6 +74,7 @@ def worker(
     allow_target: AllowTarget = None,
     allow_command: AllowCommand = None,
     allow_root: AllowRoot = None,
+    allow_env: AllowEnv = None,
     insecure: Insecure = False,
     name: Name = None,
     namespace: Namespace = None,
@@ -101,6 +103,7 @@ def worker(
         allow_targets=allow_target,
         allow_commands=allow_command,
         allow_roots=allow_root,
+        allow_env=allow_env,
         insecure=insecure or None,
         name=name,
         namespace=namespace,

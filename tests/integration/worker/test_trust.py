@@ -104,6 +104,7 @@ def strict_farm(server_url: str, tmp_path_factory: pytest.TempPathFactory) -> An
             "FUZZFARM_ALLOW_TARGETS": "farm_targets,fuzz_inputs",
             "FUZZFARM_ALLOW_COMMANDS": "echo,pwd,env",
             "FUZZFARM_ALLOW_ROOTS": str(root),
+            "FUZZFARM_ALLOW_ENV": "WORD",
             "SECRET_OF_THE_HOST": "hidden",
             "PYTHONPATH": str(support),
         },
@@ -214,6 +215,17 @@ def test_a_program_on_no_list_is_refused_however_it_is_spelled(strict_farm: Any)
         error = error_of(settings, SubprocessJob(command=command))
         assert error.kind is ErrorKind.REJECTED
         assert "not allowed on this worker: add --allow-command" in error.message or "no program" in error.message
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("WORDS", "is not allowed on this worker: add --allow-env"), ("GCONV_PATH", "a job may not set GCONV_PATH")],
+)
+def test_a_variable_on_no_list_reaches_no_program(strict_farm: Any, name: str, reason: str) -> None:
+    settings, _ = strict_farm
+    error = error_of(settings, SubprocessJob(command=["env"], env={name: "x"}))
+    assert error.kind is ErrorKind.REJECTED
+    assert reason in error.message
 
 
 def test_allowed_programs_run_in_allowed_folders_without_the_hosts_secrets(strict_farm: Any) -> None:

@@ -88,6 +88,43 @@ def test_a_folder_is_matched_where_its_links_lead(tmp_path: Path) -> None:
             allow_list.folder(str(tmp_path / outside))
 
 
+def test_a_variable_is_matched_by_its_name_or_a_prefix() -> None:
+    lists = AllowList([], [], [], ["WORD", "APP_*"])
+    for name in ("WORD", "APP_", "APP_MODE"):
+        lists.check_variable(name)
+    for name in ("WORDS", "APP", "app_mode", ""):
+        with pytest.raises(NotAllowedError, match="add --allow-env"):
+            lists.check_variable(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "LD_PRELOAD",
+        "LD_AUDIT",
+        "DYLD_INSERT_LIBRARIES",
+        "PYTHONPATH",
+        "PYTHONSTARTUP",
+        "PATH",
+        "IFS",
+        "BASH_ENV",
+        "ENV",
+        "FUZZFARM_SIGNING_KEY",
+        "GCONV_PATH",
+        "PERL5OPT",
+        "PERL5LIB",
+        "RUBYOPT",
+        "RUBYLIB",
+        "NODE_OPTIONS",
+        "GIT_SSH_COMMAND",
+        "HOME",
+    ],
+)
+def test_a_variable_that_loads_code_is_on_no_list(name: str) -> None:
+    with pytest.raises(TargetError, match=f"a job may not set {name}: "):
+        AllowList([], [], [], ["*", name]).check_variable(name)
+
+
 def test_a_folder_that_no_system_can_have_is_refused() -> None:
     with pytest.raises(TargetError, match="cannot find folder"):
         AllowList([], [], ["*"]).folder("null\0")
@@ -110,14 +147,16 @@ def test_a_remote_worker_needs_a_key_and_a_list_unless_told_otherwise() -> None:
 @pytest.mark.parametrize(
     ("settings", "allowed"),
     [
-        ({}, {"target", "command", "root"}),
-        ({"allow_targets": "math"}, {"command", "root"}),
-        ({"allow_commands": "ls"}, {"target", "root"}),
-        ({"allow_roots": "/srv"}, {"target", "command"}),
+        ({}, {"target", "command", "root", "variable"}),
+        ({"allow_targets": "math"}, {"command", "root", "variable"}),
+        ({"allow_commands": "ls"}, {"target", "root", "variable"}),
+        ({"allow_roots": "/srv"}, {"target", "command", "variable"}),
+        ({"allow_env": "APP_*"}, {"target", "command", "root"}),
         ({**REMOTE, "allow_targets": "*"}, {"target"}),
         ({**REMOTE, "allow_commands": "*"}, {"command"}),
         ({**REMOTE, "allow_targets": "*", "allow_roots": "*"}, {"target", "root"}),
-        ({**REMOTE, "insecure": True, "allow_targets": "math"}, {"command", "root"}),
+        ({**REMOTE, "allow_targets": "*", "allow_env": "*"}, {"target", "variable"}),
+        ({**REMOTE, "insecure": True, "allow_targets": "math"}, {"command", "root", "variable"}),
     ],
 )
 def test_an_empty_list_allows_all_of_its_kind_here_and_nothing_of_it_on_a_remote_server(
@@ -128,6 +167,7 @@ def test_an_empty_list_allows_all_of_its_kind_here_and_nothing_of_it_on_a_remote
         "target": lambda: lists.check_target("os:getpid"),
         "command": lambda: lists.program("sh"),
         "root": lambda: lists.folder("/etc"),
+        "variable": lambda: lists.check_variable("WORD"),
     }
     for kind, ask in asked.items():
         if kind in allowed:

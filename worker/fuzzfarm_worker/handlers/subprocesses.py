@@ -21,6 +21,8 @@ ERROR_TAIL_CHARS = 2_000
 def subprocess_handler(spec: SubprocessJob, tools: Tools) -> Handler:
     """Return the handler of jobs with these options; raises TargetError for what they may not have."""
     cwd = None if spec.cwd is None else tools.allowed.folder(spec.cwd)
+    for name in spec.env:
+        tools.allowed.check_variable(name)
 
     def arguments(command: list[str], stdin: Any) -> tuple[Sequence[Any], Mapping[str, Any] | None]:
         return ([tools.allowed.program(command[0]), *command[1:]], stdin), None
