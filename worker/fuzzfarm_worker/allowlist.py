@@ -128,6 +128,12 @@ class AllowList:
         """Return whether `path`, which has no links, lies inside the allowed roots."""
         return self._any_root or any(Path(path).is_relative_to(root) for root in self._roots)
 
+    def root_of(self, path: str) -> str | None:
+        """Return the allowed root that `path`, which `holds`, lies in; None where every folder is allowed."""
+        if self._any_root:
+            return None
+        return next((str(root) for root in self._roots if Path(path).is_relative_to(root)), None)
+
     def folder(self, name: str) -> str:
         """Return working directory `name` with links resolved.
 

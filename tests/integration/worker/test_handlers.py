@@ -17,7 +17,7 @@ from fuzzfarm_shared.limits import MAX_CPU_S, MAX_LIMIT, MIN_CPU_S, MIN_OPEN_FIL
 from fuzzfarm_shared.operations import ProcessLimits
 from fuzzfarm_worker.allowlist import AllowList
 from fuzzfarm_worker.failures import OperationFailedError
-from fuzzfarm_worker.handlers import Tools, handler_for
+from fuzzfarm_worker.handlers import RefusedError, Tools, handler_for
 from fuzzfarm_worker.processes import ProcessManager
 from fuzzfarm_worker.processes.guarded import guardian_pid
 from fuzzfarm_worker.sandbox import Sandbox
@@ -46,6 +46,28 @@ def test_options_that_nobody_foresaw_are_a_refusal() -> None:
     unchecked = SubprocessJob(command=["true"]).model_copy(update={"limits": ProcessLimits.model_construct(cpu_s=-1)})
     with pytest.raises(TargetError, match=r"cannot prepare .*: limit cpu_s must be 1 to"):
         asyncio.run(result_of(unchecked))
+
+
+def test_a_folder_is_looked_up_for_each_job_because_those_before_it_may_have_moved_it(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    (root / "moved").mkdir(parents=True)
+    (root / "work").mkdir()
+    job = SubprocessJob(command=["pwd"], cwd=f"{root}/work")
+
+    async def scenario() -> None:
+        async with ProcessManager() as processes, Sandbox(processes) as sandbox:
+            handler = handler_for(job, Tools(AllowList("*", "*", [str(root)]), processes, sandbox))
+            args, _ = handler.arguments(["pwd"], None)
+            assert (await handler.function(lambda _: None, *args)).stdout.strip() == f"{root}/work"
+            (root / "work").rmdir()
+            (root / "work").symlink_to(root / "moved")
+            assert (await handler.function(lambda _: None, *args)).stdout.strip() == f"{root}/moved"
+            (root / "work").unlink()
+            (root / "work").symlink_to("/etc")
+            with pytest.raises(RefusedError, match="outside of this worker's roots"):
+                await handler.function(lambda _: None, *args)
+
+    asyncio.run(scenario())
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the guardian needs Linux")

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from fuzzfarm_shared.errors import TargetError
 from fuzzfarm_shared.operations import SubprocessJob
 from fuzzfarm_shared.outcomes import ErrorKind, OperationError, SubprocessResult
 from fuzzfarm_worker.environment import child_environment
 from fuzzfarm_worker.failures import OperationFailedError, clipped, signal_name
-from fuzzfarm_worker.handlers.base import Handler, Tools
+from fuzzfarm_worker.handlers.base import Handler, RefusedError, Tools
 from fuzzfarm_worker.handlers.child import run_child
 from fuzzfarm_worker.processes import CommandResult, CommandSpec, Limits
 from fuzzfarm_worker.processes.run import CommandRun
@@ -20,22 +21,23 @@ ERROR_TAIL_CHARS = 2_000
 
 def subprocess_handler(spec: SubprocessJob, tools: Tools) -> Handler:
     """Return the handler of jobs with these options; raises TargetError for what they may not have."""
-    cwd = None if spec.cwd is None else tools.allowed.folder(spec.cwd)
+    if spec.cwd is not None:
+        tools.allowed.folder(spec.cwd)
     for name in spec.env:
         tools.allowed.check_variable(name)
 
     def arguments(command: list[str], stdin: Any) -> tuple[Sequence[Any], Mapping[str, Any] | None]:
         return ([tools.allowed.program(command[0]), *command[1:]], stdin), None
 
-    return Handler(_Job(spec, cwd, tools), arguments, None, spec.retries, spec.retry_delay_s, tells=True)
+    return Handler(_Job(spec, tools), arguments, None, spec.retries, spec.retry_delay_s, tells=True)
 
 
 class _Job:
     """Runs one command after another with the same options."""
 
-    def __init__(self, spec: SubprocessJob, cwd: str | None, tools: Tools) -> None:
+    def __init__(self, spec: SubprocessJob, tools: Tools) -> None:
         self._spec = spec
-        self._cwd = cwd
+        self._allowed = tools.allowed
         self._processes = tools.processes
         self._env = child_environment(spec.env)
         self._limits = Limits(
@@ -48,9 +50,11 @@ class _Job:
     async def __call__(
         self, note: Callable[[CommandRun], None], command: list[str], stdin: bytes | None
     ) -> SubprocessResult:
+        cwd, root = self._place()
         spec = CommandSpec(
             command=command,
-            cwd=self._cwd,
+            cwd=cwd,
+            root=root,
             env=self._env,
             stdin=stdin,
             timeout_s=self._spec.timeout_s,
@@ -61,6 +65,16 @@ class _Job:
         if self._spec.check and result.exit_code != 0:
             raise OperationFailedError(_failure(command, result))
         return self._as_result(result)
+
+    def _place(self) -> tuple[str | None, str | None]:
+        """Return the working directory and its root; asked of each job, since those before it may have moved links."""
+        if self._spec.cwd is None:
+            return None, None
+        try:
+            cwd = self._allowed.folder(self._spec.cwd)
+        except TargetError as exc:
+            raise RefusedError(exc) from exc
+        return cwd, self._allowed.root_of(cwd)
 
     def _as_result(self, result: CommandResult) -> SubprocessResult:
         return SubprocessResult(

@@ -30,6 +30,9 @@ class CommandSpec:
     """Program and arguments; a program without a slash is looked up in the PATH of ``env``."""
     cwd: str | os.PathLike[str] | None = None
     """Working directory; None is the worker's own."""
+    root: str | None = None
+    """Folder, without links in its name, out of which no link may lead ``cwd``: it is opened below it at the start, and
+    a name on the way that is a link is refused. None: ``cwd`` is looked up by its name."""
     env: Mapping[str, str] | None = None
     """The exact environment; None hands down the worker's own."""
     stdin: bytes | Path | int | None = None

@@ -177,7 +177,7 @@ class GuardedSpawner:
         argv = b"\0".join(map(os.fsencode, (request.cwd, *request.command)))
         env = self._encoded(request.env)
         header = guardian.REQUEST.pack(guardian.SPAWN, job, 0, len(argv), len(env), *_pack_limits(request.limits))
-        fds = [request.stdin, request.stdout, request.stderr]
+        fds = [request.stdin, request.stdout, request.stderr, *([] if request.folder is None else [request.folder])]
         if len(header) + len(argv) + len(env) <= guardian.MAX_PACKET_BYTES:
             self._send(header + argv + env, fds)
             return

@@ -93,12 +93,16 @@ _RECEIVE_FLAGS = socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT
 
 
 class Order(NamedTuple):
-    """A program to start: NUL-separated blocks of (cwd, argv) and environment, three descriptors, six limits."""
+    """A program to start: NUL-separated blocks of (cwd, argv) and environment, three descriptors, six limits.
+
+    ``folder`` is the working directory where it was opened already, and cwd only its name.
+    """
 
     argv: bytes
     env: bytes
     fds: list[int]
     limits: list[int]
+    folder: int | None
 
 
 class Leader(NamedTuple):
@@ -229,7 +233,8 @@ class Guardian:
         op, job, signum, argv_size, env_size, *limits = REQUEST.unpack_from(packet)
         if op == SPAWN:
             body = packet[REQUEST.size :] or read_memfd(fds.pop())
-            self.spawn(channel, job, Order(body[:argv_size], body[argv_size : argv_size + env_size], fds, limits))
+            argv, env = body[:argv_size], body[argv_size : argv_size + env_size]
+            self.spawn(channel, job, Order(argv, env, fds[:3], limits, fds[3] if len(fds) > 3 else None))
         elif op == CONNECT:
             self.add_channel(socket.socket(fileno=fds.pop()))
         elif (channel, job) in self.pids:
@@ -252,7 +257,7 @@ class Guardian:
         cwd, *argv = order.argv.split(b"\0")
         env = channel.environment(order.env) if order.env else {}
         try:
-            os.chdir(cwd)
+            os.chdir(cwd if order.folder is None else order.folder)
         except OSError as error:
             channel.replies += REPLY.pack(FAILED, job, error.errno or errno.EIO, STAGE_CWD, 0, 0, 0)
             return

@@ -1,7 +1,8 @@
 """Starts programs from the worker itself, where there is no guardian.
 
 What is lost without it: a program that leaves its group (``setsid``, a daemon) survives a stop, every program survives
-a ``kill -9`` of the worker, and a limit costs the start of an interpreter.
+a ``kill -9`` of the worker, a limit costs the start of an interpreter, and a working directory is entered by its name,
+right after it was found to lie below its root.
 """
 
 from __future__ import annotations

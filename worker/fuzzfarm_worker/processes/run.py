@@ -22,6 +22,7 @@ from fuzzfarm_worker.processes.command import (
     checked_env,
 )
 from fuzzfarm_worker.processes.errors import UnkillableError
+from fuzzfarm_worker.processes.folder import open_inside
 from fuzzfarm_worker.processes.spawner import Child, Exit, Spawner, SpawnRequest
 from fuzzfarm_worker.processes.usage import running_usage
 
@@ -75,6 +76,7 @@ class CommandRun:
         env = checked_env(self.command, self.spec.env)
         cwd = checked_cwd(self.command, self.spec.cwd)
         child_ends: list[int] = []
+        folder: int | None = None
         if self.spec.spill_stdout is not None:
             self._spill = self.spec.spill_stdout.open("wb")
         stdin = self._open_stdin()
@@ -84,10 +86,11 @@ class CommandRun:
             stdin_fd = self._pipes.null if stdin is None else stdin.fileno()
             self._started_at = time.monotonic()
             stdout_fd, stderr_fd = child_ends
-            request = SpawnRequest(self.command, cwd, env, stdin_fd, stdout_fd, stderr_fd, self.spec.limits)
+            folder = None if self.spec.root is None else open_inside(self.spec.root, cwd)
+            request = SpawnRequest(self.command, cwd, env, stdin_fd, stdout_fd, stderr_fd, self.spec.limits, folder)
             self._child = await spawner.spawn(request)
         finally:
-            for fd in child_ends:
+            for fd in (*child_ends, *([] if folder is None else [folder])):
                 os.close(fd)
             if stdin is not None:
                 stdin.close()

@@ -23,6 +23,8 @@ class SpawnRequest:
     stdout: int
     stderr: int
     limits: Limits
+    folder: int | None = None
+    """The working directory, opened: it stays the same one, whatever its name leads to meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,9 @@ from children import (
 
 from fuzzfarm_worker.processes import LOCAL, CommandResult, CommandSpec, Limits, ProcessManager, ProcessStartError
 from fuzzfarm_worker.processes.command import CommandProgress
+from fuzzfarm_worker.processes.guarded import GuardedSpawner
 from fuzzfarm_worker.processes.run import CommandRun
+from fuzzfarm_worker.processes.spawner import SpawnRequest
 
 
 def run(backend=None, **spec) -> CommandResult:
@@ -117,6 +119,42 @@ def test_without_an_environment_the_workers_current_one_is_handed_down(backend, 
 
 def test_cwd_is_the_working_directory(backend, tmp_path: Path):
     assert run(backend, command=["pwd"], cwd=tmp_path).stdout.decode().strip() == str(tmp_path)
+
+
+@pytest.mark.parametrize("size", [0, 50_000])
+def test_cwd_below_a_root_is_the_working_directory(backend, tmp_path: Path, size: int):
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    for folder in (tmp_path, tmp_path / "a" / "b"):
+        result = run(backend, command=["sh", "-c", "pwd", *["a" * size] * 2], cwd=folder, root=str(tmp_path))
+        assert result.stdout.decode().strip() == str(folder)
+
+
+@pytest.mark.parametrize("name", ["link", "link/inner", "../other", "a/../..", "missing"])
+def test_cwd_below_a_root_is_reached_over_no_link(backend, tmp_path: Path, name: str):
+    root = tmp_path / "root"
+    (root / "a").mkdir(parents=True)
+    (tmp_path / "other" / "inner").mkdir(parents=True)
+    (root / "link").symlink_to(tmp_path / "other")
+    with pytest.raises(ProcessStartError, match="working directory"):
+        run(backend, command=["pwd"], cwd=root / name, root=str(root))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the guardian needs Linux")
+def test_cwd_is_the_folder_that_was_opened_whatever_its_name_leads_to(tmp_path: Path):
+    async def main() -> bytes:
+        spawner = GuardedSpawner()
+        reader, writer = os.pipe()
+        null, folder = os.open(os.devnull, os.O_RDWR), os.open(tmp_path, os.O_RDONLY)
+        try:
+            child = await spawner.spawn(SpawnRequest(["/bin/pwd"], "/", {}, null, writer, null, Limits(), folder))
+            await child.exited
+            return os.read(reader, 4096)
+        finally:
+            spawner.close()
+            for fd in (reader, writer, null, folder):
+                os.close(fd)
+
+    assert asyncio.run(main()).decode().strip() == str(tmp_path)
 
 
 def test_a_relative_program_is_found_from_cwd(backend, tmp_path: Path):
