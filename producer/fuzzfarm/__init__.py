@@ -3,6 +3,7 @@
 from fuzzfarm.batch import Batch
 from fuzzfarm.executor import FarmExecutor
 from fuzzfarm.farm import Farm
+from fuzzfarm.fuzz_status import FuzzStatus, FuzzWatcher, OperationStatus
 from fuzzfarm.streams import LiveStream, OutcomeStream
 from fuzzfarm.sync import SyncBatch, SyncFarm
 from fuzzfarm_shared.errors import (
@@ -68,11 +69,14 @@ __all__ = [
     "Finding",
     "FuzzOperation",
     "FuzzResult",
+    "FuzzStatus",
+    "FuzzWatcher",
     "FuzzfarmError",
     "InvalidOperationError",
     "LiveStream",
     "NotARedisServerError",
     "OperationError",
+    "OperationStatus",
     "Outcome",
     "OutcomeStream",
     "PayloadTooLargeError",

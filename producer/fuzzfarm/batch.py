@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from typing import Any, Literal, overload
 
+from fuzzfarm.fuzz_status import FuzzStatus, FuzzWatcher
 from fuzzfarm.streams import LiveStream, OutcomeStream
 from fuzzfarm_shared.errors import BatchNotFoundError, BatchNotSealedError
 from fuzzfarm_shared.outcomes import BatchAggregate, BatchStatus, FuzzResult, OperationError
@@ -14,6 +15,7 @@ from fuzzfarm_shared.segments import Segment
 from fuzzfarm_shared.settling import cancel_order, settle_waiting
 from fuzzfarm_shared.signing import Signer
 from fuzzfarm_shared.store import AttemptStore, OutcomeCursor, ReadingStore, Server, TellingStore
+from fuzzfarm_shared.store.fuzz_readings import FuzzReadings
 
 CANCELLER = "canceller"
 """Stands for a worker in the outcomes that `cancel` records itself."""
@@ -115,6 +117,27 @@ class Batch:
             BatchNotFoundError: when there is no such batch, or it has expired.
         """
         return await self._readings.shard_results(self.key, place, start)
+
+    async def fuzz_watcher(self) -> FuzzWatcher:
+        """Return a reader of the live numbers of this batch's fuzz operations, for many readings.
+
+        Raises:
+            BatchNotFoundError: when there is no such batch, or it has expired.
+            FarmUnreachableError: when the server stays away.
+        """
+        submit_id = await self._readings.submit_id(self.key)
+        return FuzzWatcher(FuzzReadings(self._server, self._signer, self.key, submit_id), self.key)
+
+    async def fuzz_status(self) -> FuzzStatus:
+        """Return what each fuzz operation has done so far, and all of them together; raises as `fuzz_watcher`."""
+        watcher = await self.fuzz_watcher()
+        await watcher.read_all()
+        recorded = await self._aggregate((await self.status()).completed)
+        for key, value in recorded.results.items():
+            watcher.note(key, value, None)
+        for key, error in recorded.errors.items():
+            watcher.note(key, None, error)
+        return watcher.status()
 
     async def cancel(self) -> int:
         """Cancel what has no outcome yet and return how many operations were cancelled in all.

@@ -27,8 +27,8 @@ from fuzzfarm_shared.log import get_logger
 from fuzzfarm_shared.operations import CallGroup, FuzzOperation
 from fuzzfarm_shared.payloads import PayloadBuilder
 from fuzzfarm_shared.settings import ProducerSettings
-from fuzzfarm_shared.settling import operations_context
 from fuzzfarm_shared.store import Accepted, EncodedPayload, SubmissionStore
+from fuzzfarm_shared.store.readings import operations_context
 from fuzzfarm_shared.store.submissions import key_digest
 
 FIRST_PAYLOAD = 64

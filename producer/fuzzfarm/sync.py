@@ -12,6 +12,7 @@ from typing import Any, Literal, Self, TypeVar, overload
 from fuzzfarm.batch import Batch
 from fuzzfarm.farm import Farm
 from fuzzfarm.feed import Operations
+from fuzzfarm.fuzz_status import FuzzStatus
 from fuzzfarm.streams import LiveStream, OutcomeStream
 from fuzzfarm_shared.outcomes import BatchAggregate, BatchStatus, Finding, Outcome
 from fuzzfarm_shared.progress import Progress
@@ -166,6 +167,10 @@ class SyncBatch:
     def results(self) -> BatchAggregate:
         """As `Batch.results`."""
         return self._farm.run(self._batch.results())
+
+    def fuzz_status(self) -> FuzzStatus:
+        """As `Batch.fuzz_status`."""
+        return self._farm.run(self._batch.fuzz_status())
 
     def cancel(self) -> int:
         """As `Batch.cancel`."""

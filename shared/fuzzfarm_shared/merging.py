@@ -35,6 +35,7 @@ def merge(results: Iterable[FuzzResult]) -> FuzzResult:
         executions_per_s=examples / duration_s if duration_s else 0.0,
         seed=parts[0].seed if parts else 0,
         findings=sorted(findings.values(), key=lambda finding: (finding.first_seen, finding.id)),
+        children_replaced=sum(part.children_replaced for part in parts),
     )
 
 

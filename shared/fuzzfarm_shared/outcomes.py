@@ -198,6 +198,7 @@ class FuzzResult:
         executions_per_s: examples per second of running, summed shards as if one after another.
         seed: the seed that addresses the examples.
         findings: one entry for each distinct failure.
+        children_replaced: children that died, or were killed because they hung, and were followed by another.
     """
 
     examples: int
@@ -207,6 +208,17 @@ class FuzzResult:
     executions_per_s: float
     seed: int
     findings: list[Finding] = field(default_factory=list)
+    children_replaced: int = 0
+
+    @property
+    def invalid_share(self) -> float:
+        """The part of all examples that was rejected, 0 to 1."""
+        return self.invalid_examples / self.examples if self.examples else 0.0
+
+    @property
+    def example_s(self) -> float:
+        """Seconds that one example took, in the mean."""
+        return self.duration_s / self.examples if self.examples else 0.0
 
 
 class BatchState(StrEnum):

@@ -16,13 +16,8 @@ from fuzzfarm_shared.schedule import StopReason
 from fuzzfarm_shared.segments import Segment, encode_segment
 from fuzzfarm_shared.signing import Signer
 from fuzzfarm_shared.store.attempts import AttemptStore, Claim, Commit
-from fuzzfarm_shared.store.readings import outcome_context, partial_context
+from fuzzfarm_shared.store.readings import operations_context, outcome_context, partial_context
 from fuzzfarm_shared.values import pack
-
-
-def operations_context(batch: str, submit_id: str, payload: int) -> tuple[str | int, ...]:
-    """Return what the signature of a payload is bound to."""
-    return ("operations", batch, submit_id, payload)
 
 
 def cancel_context(batch: str, submit_id: str) -> tuple[str, ...]:

@@ -128,6 +128,11 @@ def fuzz_small(number: int) -> None:
     assert number < 1000, "too large"
 
 
+def fuzz_exits(number: int) -> None:
+    if number % 10 == 7:
+        os._exit(3)
+
+
 def fuzz_slowly(number: int) -> None:
     time.sleep(0.02)
 

@@ -16,10 +16,10 @@ from fuzzfarm_shared.outcomes import ErrorKind, OperationError
 from fuzzfarm_shared.payloads import Payload, decode_payload
 from fuzzfarm_shared.ranges import RangeSet
 from fuzzfarm_shared.segments import Segment, encode_segment
-from fuzzfarm_shared.settling import operations_context, settle_waiting
+from fuzzfarm_shared.settling import settle_waiting
 from fuzzfarm_shared.signing import Signer
 from fuzzfarm_shared.store import AttemptStore
-from fuzzfarm_shared.store.readings import outcome_context
+from fuzzfarm_shared.store.readings import operations_context, outcome_context
 from fuzzfarm_shared.store.reaping import LostChunks, LostOperations, LostPayload, Queued, ReapingStore, Stopped
 
 LOST_MESSAGE = (

@@ -4,26 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from fuzzfarm.batch import Batch
-from fuzzfarm.cli.early_findings import EarlyFindings
-from fuzzfarm.cli.failures import ExitCode
-from fuzzfarm.cli.finding_files import FOLDER, SavedFinding, save
-from fuzzfarm.cli.finding_views import show_finding
+from fuzzfarm.cli import finding_files
+from fuzzfarm.cli.finding_views import finding_title
 from fuzzfarm.cli.following import Follower
 from fuzzfarm.cli.fuzz_process import MODULE_PATH, module_path
+from fuzzfarm.cli.harvest import Ending, Harvest, Reason, keep, summarize
 from fuzzfarm.cli.meter import meter_for
 from fuzzfarm.cli.options import chosen_farm, farm_is_given
-from fuzzfarm.cli.output import Output, table
+from fuzzfarm.cli.output import Output
 from fuzzfarm.cli.targets import Targets, find_targets
-from fuzzfarm.cli.views import count, error_text
+from fuzzfarm.cli.views import count
 from fuzzfarm.farm import Farm
+from fuzzfarm.fuzz_status import FuzzStatus
 from fuzzfarm_shared.operations import FuzzOperation
-from fuzzfarm_shared.outcomes import ErrorKind, Finding, FuzzResult, OperationError, Outcome
+from fuzzfarm_shared.outcomes import Outcome
 from fuzzfarm_shared.schedule import Schedule
+
+SMALLER_WITHIN_S = 8.0
+"""How long a run that ends with a finding waits for it to be made smaller and run again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +44,8 @@ class Plan:
         workers: worker processes of an embedded farm, or None.
         key: key of the batch, or None.
         schedule: of the batch.
+        runs: how often each target is fuzzed, each time with the next seed.
+        until_finding: end with the first finding that was not known.
     """
 
     names: Sequence[str]
@@ -51,52 +57,12 @@ class Plan:
     workers: int | None = None
     key: str | None = None
     schedule: Schedule = field(default_factory=Schedule)
+    runs: int = 1
+    until_finding: bool = False
 
 
-@dataclass(slots=True)
-class Harvest:
-    """What a campaign has brought so far."""
-
-    results: dict[str, FuzzResult] = field(default_factory=dict)
-    errors: dict[str, OperationError] = field(default_factory=dict)
-
-    @property
-    def examples(self) -> int:
-        """Examples that were run."""
-        return sum(result.examples for result in self.results.values())
-
-    @property
-    def findings(self) -> dict[str, list[Finding]]:
-        """Findings by target."""
-        return {key: result.findings for key, result in self.results.items() if result.findings}
-
-
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """How a campaign ended."""
-
-    harvest: Harvest
-    batch: str
-    targets: Targets
-    interrupted: bool
-
-    @property
-    def findings(self) -> list[Finding]:
-        """Each finding once, the most frequent first."""
-        found = {finding.id: finding for findings in self.harvest.findings.values() for finding in findings}
-        return sorted(found.values(), key=lambda finding: (-finding.count, finding.id))
-
-    @property
-    def failed(self) -> dict[str, OperationError]:
-        """Targets that could not be fuzzed; what Ctrl-C cancelled is none."""
-        return {key: error for key, error in self.harvest.errors.items() if error.kind is not ErrorKind.CANCELLED}
-
-    @property
-    def exit_code(self) -> ExitCode:
-        """Findings or failures first, then Ctrl-C."""
-        if self.harvest.findings or self.failed:
-            return ExitCode.FAILURES
-        return ExitCode.INTERRUPTED if self.interrupted else ExitCode.CLEAN
+class EnoughError(Exception):
+    """Ends a run that was to end with its first new finding."""
 
 
 class Campaign:
@@ -116,31 +82,61 @@ class Campaign:
         self._output = output
         self._operations = make_operations(plan, list(targets.roots))
         self._harvest = Harvest()
+        self._known: set[str] = set()
+        self._found_at: float | None = None
 
     async def run(self) -> Ending:
-        """Submit and follow the batch; Ctrl-C cancels it and keeps what it has found."""
+        """Submit and follow the batch; Ctrl-C, or a finding that is enough, cancels it and keeps what it has found."""
         plan = self._plan
+        if plan.until_finding:
+            self._known = await self._known_findings()
         batch = await self._farm.submit(
             self._operations, plan.key, priority=plan.schedule.priority, deadline_s=plan.schedule.deadline_s
         )
-        self._output.note(f"fuzzing {count(len(self._operations), 'target')} as batch {batch.key}; Ctrl-C stops it")
-        early = EarlyFindings(batch, list(self._targets.roots))
-        follower = Follower(self._farm, batch, meter_for(self._output), self._examples_total(), early.read)
-        interrupted = False
-        try:
-            await follower.follow(self._take)
-        except asyncio.CancelledError:
-            interrupted = True
-            _stay_alive()
-            await self._stop(batch, early)
-        return Ending(self._harvest, batch.key, self._targets, interrupted)
+        self._output.note(f"fuzzing {count(len(self._targets.roots), 'target')} as batch {batch.key}; Ctrl-C stops it")
+        follower = Follower(self._farm, batch, meter_for(self._output), self._examples_total(), self._judge)
+        reason = await self._follow(follower)
+        if reason is not Reason.DONE:
+            await self._stop(batch, follower)
+        return Ending(self._harvest, batch.key, self._targets, reason)
 
-    async def _stop(self, batch: Batch, early: EarlyFindings) -> None:
-        self._output.note("stopping; a second Ctrl-C leaves at once")
-        await early.read_all()
+    async def _follow(self, follower: Follower) -> Reason:
+        reason = Reason.DONE
+        try:
+            try:
+                await follower.follow(self._take)
+            except* EnoughError:
+                reason = Reason.FINDING
+        except asyncio.CancelledError:
+            _stay_alive()
+            return Reason.INTERRUPTED
+        return reason
+
+    async def _known_findings(self) -> set[str]:
+        """Return the ids of findings that are saved here, or kept by the farm that was given."""
+        saved = {item.finding.id for item in finding_files.load_all()}
+        kept = await self._farm.findings() if farm_is_given(self._plan.redis) else []
+        return saved | {finding.id for finding in kept}
+
+    def _judge(self, fuzz: FuzzStatus) -> None:
+        """End the run with the first finding that was not known before it, when it is as small as it gets."""
+        new = next((finding for finding in fuzz.total.findings if finding.id not in self._known), None)
+        if not self._plan.until_finding or new is None:
+            return
+        if self._found_at is None:
+            self._found_at = time.monotonic()
+            self._output.note(f"found {finding_title(new)}; it is made smaller, then all stops")
+        # What was run again was made smaller before.
+        if new.replays or time.monotonic() - self._found_at > SMALLER_WITHIN_S:
+            raise EnoughError
+
+    async def _stop(self, batch: Batch, follower: Follower) -> None:
+        self._output.note("stopping; Ctrl-C leaves at once")
+        status = await follower.fuzzed.read_all() if follower.fuzzed is not None else FuzzStatus(batch.key)
         await batch.cancel()
         recorded = await batch.results()
-        self._harvest.results.update({**early.results, **recorded.results})
+        early = {key: one.result for key, one in status.operations.items()}
+        self._harvest.results.update({**early, **recorded.results})
         self._harvest.errors.update(recorded.errors)
 
     def _take(self, outcome: Outcome) -> None:
@@ -183,41 +179,18 @@ async def fuzz(plan: Plan, output: Output) -> Ending:
 
 
 def make_operations(plan: Plan, targets: Sequence[str]) -> list[FuzzOperation]:
-    """Return one fuzz operation for each target, or for the command, with the target as its key."""
+    """Return one fuzz operation for each target, or for the command, and run.
+
+    Its key is the target, with the seed where there are several runs.
+    """
     options = {name: value for name, value in plan.options.items() if value is not None}
     options |= {"strategy": plan.strategy, "inputs": plan.inputs}
-    if plan.command:
-        command = FuzzOperation(command=[*plan.command], **options)
-        return [command.model_copy(update={"key": command.target})]
-    return [FuzzOperation(key=target, target=target, **options) for target in targets]
+    first = options.pop("seed", 0)
+    driven = [{"command": [*plan.command]}] if plan.command else [{"target": target} for target in targets]
+    seeds = range(first, first + plan.runs)
+    operations = [FuzzOperation(seed=seed, **what, **options) for seed in seeds for what in driven]
+    return [operation.model_copy(update={"key": _key(operation, plan.runs)}) for operation in operations]
 
 
-def keep(ending: Ending) -> None:
-    """Save all findings, each with what its replay needs."""
-    for key, findings in ending.harvest.findings.items():
-        for finding in findings:
-            save(SavedFinding(finding, ending.targets.roots.get(key)))
-
-
-def summarize(ending: Ending, output: Output) -> None:
-    """Write how a campaign ended: the JSON document, or findings, failures and sums for people."""
-    harvest, findings = ending.harvest, ending.findings
-    output.record(
-        {
-            "batch": ending.batch,
-            "examples": harvest.examples,
-            "interrupted": ending.interrupted,
-            "findings": findings,
-            "errors": harvest.errors,
-            "skipped": ending.targets.skipped,
-        }
-    )
-    for finding in findings:
-        show_finding(output, finding)
-    for key, error in ending.failed.items():
-        output.say(f"FAILED  {key}  {error_text(error)}", "red")
-    if ending.targets.skipped:
-        output.say(table(["SKIPPED", "WHY"], ending.targets.skipped.items()))
-    output.say(f"{count(harvest.examples, 'example')}, {count(len(findings), 'finding')}")
-    if findings:
-        output.note(f"saved in {FOLDER}; run one again with `fuzzfarm replay ID`")
+def _key(operation: FuzzOperation, runs: int) -> str:
+    return operation.target if runs == 1 else f"{operation.target} seed {operation.seed}"

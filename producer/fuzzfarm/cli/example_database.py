@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from fuzzfarm.cli.campaign import Ending
-from fuzzfarm.cli.finding_files import SavedFinding
 from fuzzfarm.cli.fuzz_process import FuzzProcessError, reproducers
+from fuzzfarm.cli.harvest import Ending
 from fuzzfarm.cli.output import Output
 from fuzzfarm.cli.views import count
 
@@ -22,8 +21,7 @@ def database_place() -> Path:
 
 async def add_findings(ending: Ending, output: Output) -> None:
     """Add the examples of all findings of Hypothesis tests whose file is in the current directory."""
-    findings = ending.harvest.findings.items()
-    saved = [SavedFinding(finding, ending.targets.roots.get(key)) for key, found in findings for finding in found]
+    saved = ending.findings
     if not saved:
         return
     try:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 
 from fuzzfarm.batch import Batch
 from fuzzfarm.cli.jobs import RunningJobs
 from fuzzfarm.cli.meter import Meter, Reading
 from fuzzfarm.farm import Farm
-from fuzzfarm_shared.outcomes import BatchStatus, Finding, FuzzResult, Outcome
+from fuzzfarm.fuzz_status import FuzzStatus, FuzzWatcher
+from fuzzfarm_shared.outcomes import BatchStatus, Outcome
 from fuzzfarm_shared.progress import Progress
 
 READ_EVERY_S = 0.25
@@ -28,7 +29,7 @@ class Follower:
         batch: the batch.
         meter: shows progress.
         examples_total: examples that were asked for, where that is known.
-        early: gives findings that are not in an outcome yet, once each; None: they are counted when outcomes come.
+        judge: gets the numbers of fuzz operations at each reading; what it raises ends all, in an exception group.
         jobs: show the subprocess jobs that run, too.
     """
 
@@ -38,15 +39,16 @@ class Follower:
         batch: Batch,
         meter: Meter,
         examples_total: int | None = None,
-        early: Callable[[], Awaitable[list[Finding]]] | None = None,
+        judge: Callable[[FuzzStatus], None] | None = None,
         jobs: bool = False,
     ) -> None:
         self._farm = farm
         self._batch = batch
         self._meter = meter
         self._examples_total = examples_total
-        self._early = early
-        self._findings: set[str] = set()
+        self._judge = judge
+        self.fuzzed: FuzzWatcher | None = None
+        """Reads the fuzz operations of the batch, from `follow` on."""
         self._jobs = RunningJobs() if jobs else None
 
     async def follow(self, take: Callable[[Outcome], None], cursor: str | None = None) -> BatchStatus:
@@ -60,14 +62,14 @@ class Follower:
             BatchNotFoundError: when there is no such batch.
             FarmUnreachableError: when the server stays away.
         """
-        await self._batch.status()
+        self.fuzzed = await self._batch.fuzz_watcher()
         ended = asyncio.Event()
         with self._meter:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._read(ended))
+                group.create_task(self._read(ended, self.fuzzed))
                 try:
                     async for outcome in self._outcomes(cursor):
-                        self._note(outcome)
+                        self.fuzzed.note(outcome.key, outcome.value, outcome.error)
                         take(outcome)
                 finally:
                     ended.set()
@@ -85,22 +87,19 @@ class Follower:
                 self._jobs.end(event.key)
                 yield event
 
-    async def _read(self, ended: asyncio.Event) -> None:
+    async def _read(self, ended: asyncio.Event, fuzzed: FuzzWatcher) -> None:
         """Show readings until `ended`, and not until cancelled: a connection that is being made can swallow that."""
         workers = turn = 0
         while not ended.is_set():
             if turn % WORKERS_EVERY == 0 or not workers:  # those of a farm of our own are just starting
                 workers = len(await self._farm.workers())
             turn += 1
-            if self._early is not None:
-                self._findings.update(finding.id for finding in await self._early())
             status = await self._batch.status()
+            fuzz = await fuzzed.read() if status.examples_done else None
             jobs = () if self._jobs is None else self._jobs.now()
-            self._meter.show(Reading(status, len(self._findings), workers, self._examples_total, jobs))
+            self._meter.show(Reading(status, workers, self._examples_total, jobs, fuzz))
+            if fuzz is not None and self._judge is not None:
+                self._judge(fuzz)
             with suppress(TimeoutError):
                 async with asyncio.timeout(READ_EVERY_S):
                     await ended.wait()
-
-    def _note(self, outcome: Outcome) -> None:
-        if isinstance(outcome.value, FuzzResult):
-            self._findings.update(finding.id for finding in outcome.value.findings)

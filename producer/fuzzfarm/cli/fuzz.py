@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from fuzzfarm.cli import campaign
 from fuzzfarm.cli.behind_dashes import words_behind_dashes
-from fuzzfarm.cli.campaign import Ending, Plan
+from fuzzfarm.cli.campaign import Plan
 from fuzzfarm.cli.example_database import add_findings
 from fuzzfarm.cli.failures import ExitCode, UsageError
+from fuzzfarm.cli.harvest import Ending
 from fuzzfarm.cli.input_options import chosen_inputs
 from fuzzfarm.cli.options import Deadline, Json, NewBatchKey, PriorityOption, Redis, Workers, run, size_in_bytes
 from fuzzfarm.cli.output import Output
 from fuzzfarm.cli.views import count
+from fuzzfarm_shared.operations import MAX_TIMEOUT_S
 from fuzzfarm_shared.schedule import Priority, Schedule
 
 DEMO_MODULES = ("fuzzfarm.demo_targets", "fuzzfarm.demo_tests")
@@ -33,9 +35,14 @@ Examples = Annotated[
 ]
 TimeBudget = Annotated[
     float | None,
-    typer.Option("--time", "-t", metavar="SECONDS", help="Seconds for each target, instead of --examples.",
-                 show_default=False),
+    typer.Option("--time", "-t", metavar="SECONDS", show_default=False,
+                 help="Seconds for the whole run, instead of --examples; targets get equal shares."),
 ]  # fmt: skip
+Forever = Annotated[bool, typer.Option("--forever", help="Run until Ctrl-C; targets get equal shares.")]
+Runs = Annotated[
+    int, typer.Option("--runs", min=1, metavar="N", help="Fuzz each target N times, each time with the next seed.")
+]
+UntilFinding = Annotated[bool, typer.Option("--until-finding", help="End with the first new finding.")]
 Seed = Annotated[int, typer.Option("--seed", metavar="N", help="Another seed gives other examples.")]
 Strategy = Annotated[
     str | None,
@@ -78,6 +85,9 @@ def fuzz(
     targets: Targets = None,
     examples: Examples = None,
     time_s: TimeBudget = None,
+    forever: Forever = False,
+    runs: Runs = 1,
+    until_finding: UntilFinding = False,
     seed: Seed = 0,
     strategy: Strategy = None,
     inputs: InputsOption = None,
@@ -102,8 +112,7 @@ def fuzz(
     .fuzzfarm/findings, from where `fuzzfarm replay` runs them again.
     """
     options = {
-        "examples": examples,
-        "time_s": time_s,
+        **budget(examples, time_s, forever=forever, runs=runs),
         "seed": seed,
         "example_timeout_s": example_timeout_s,
         "memory_bytes": None if memory is None else size_in_bytes(memory),
@@ -123,8 +132,27 @@ def fuzz(
         workers=workers,
         key=key,
         schedule=Schedule(priority, deadline_s),
+        runs=runs,
+        until_finding=until_finding,
     )
     run(_fuzz(plan, Output(as_json)))
+
+
+def budget(examples: int | None, time_s: float | None, *, forever: bool, runs: int) -> dict[str, Any]:
+    """Return the fields of each fuzz operation that say for how long it runs.
+
+    Raises:
+        UsageError: when several options say so.
+    """
+    limits = {"--examples": examples is not None, "--time": time_s is not None, "--forever": forever}
+    given = [name for name, is_given in limits.items() if is_given]
+    if len(given) > 1:
+        raise UsageError(f"{' and '.join(given)} both say how long to run: give one of them")
+    if time_s is None and not forever:
+        return {"examples": examples}
+    if runs > 1:
+        raise UsageError(f"--runs repeats a number of examples, and {given[0]} gives none: give --examples")
+    return {"time_s": MAX_TIMEOUT_S if forever else time_s, "time_from": "batch"}
 
 
 def demo(workers: Workers = None, seed: Seed = 0, redis: Redis = None, as_json: Json = False) -> None:

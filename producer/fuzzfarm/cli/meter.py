@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -15,8 +15,10 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 from rich.text import Text
 
+from fuzzfarm.cli.fuzzsheet import fuzz_lines
 from fuzzfarm.cli.jobs import lines
 from fuzzfarm.cli.output import Output
+from fuzzfarm.fuzz_status import FuzzStatus
 from fuzzfarm_shared.outcomes import BatchStatus
 from fuzzfarm_shared.progress import Progress as JobProgress
 
@@ -29,8 +31,8 @@ REFRESH_PER_S = 10
 PLAIN_EVERY_S = 2.0
 """Seconds between lines in a log."""
 
-PLAIN_JOBS_EVERY_S = 10.0
-"""Seconds between lines about running jobs in a log, which change all the time."""
+PLAIN_DETAILS_EVERY_S = 10.0
+"""Seconds between lines about jobs and targets that run in a log, which change all the time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,17 +41,22 @@ class Reading:
 
     Attributes:
         status: its counters.
-        findings: distinct findings so far.
         workers: live workers of the farm.
         examples_total: examples that were asked for; None: not known, or limited by time.
         jobs: subprocess jobs that run, the one that has run longest first, as far as that was asked for.
+        fuzz: the numbers of its fuzz operations; None: there are none, or none has begun.
     """
 
     status: BatchStatus
-    findings: int = 0
     workers: int = 0
     examples_total: int | None = None
     jobs: tuple[JobProgress, ...] = ()
+    fuzz: FuzzStatus | None = None
+
+    @property
+    def findings(self) -> int:
+        """Distinct findings so far."""
+        return 0 if self.fuzz is None else len(self.fuzz.total.findings)
 
     @property
     def fuzzes(self) -> bool:
@@ -121,6 +128,11 @@ def describe(reading: Reading, rate: float) -> str:
     return ", ".join(parts)
 
 
+def details_of(reading: Reading) -> list[str]:
+    """Return lines about the targets and the jobs that run."""
+    return [*(fuzz_lines(reading.fuzz) if reading.fuzz is not None else ()), *lines(reading.jobs)]
+
+
 class _Context:
     def __enter__(self) -> Self:
         return self
@@ -139,7 +151,7 @@ class SilentMeter(_Context):
 
 
 class PlainMeter(_Context):
-    """Writes a line every two seconds while something changes, and every ten seconds what jobs do, for logs.
+    """Writes a line every two seconds while something changes, and every ten what jobs and targets do, for logs.
 
     Args:
         write: takes a line.
@@ -151,26 +163,26 @@ class PlainMeter(_Context):
         self._clock = clock
         self._rate = Rate(clock)
         self._next_at = clock() + PLAIN_EVERY_S
-        self._jobs_at = clock() + PLAIN_JOBS_EVERY_S
-        self._shown: Reading | None = None
+        self._details_at = clock() + PLAIN_DETAILS_EVERY_S
+        self._shown: tuple[BatchStatus, int, int] | None = None
 
     def show(self, reading: Reading) -> None:
         """Write what it is time for and says something new."""
         now = self._clock()
         rate = self._rate.update(reading.done)
-        batch = replace(reading, jobs=())
-        if now >= self._next_at and batch != self._shown:
+        news = (reading.status, reading.findings, reading.workers)
+        if now >= self._next_at and news != self._shown:
             self._next_at = now + PLAIN_EVERY_S
-            self._shown = batch
+            self._shown = news
             self._write(describe(reading, rate))
-        if now >= self._jobs_at and reading.jobs:
-            self._jobs_at = now + PLAIN_JOBS_EVERY_S
-            for line in lines(reading.jobs):
+        if now >= self._details_at and (details := details_of(reading)):
+            self._details_at = now + PLAIN_DETAILS_EVERY_S
+            for line in details:
                 self._write(line)
 
 
 class LiveMeter:
-    """A bar, and a line for each of the jobs that run longest; they change in place, and vanish at the end."""
+    """A bar, and lines for targets and for the jobs that run longest; they change in place, and vanish at the end."""
 
     def __init__(self, console: Console) -> None:
         self._rate = Rate()
@@ -191,5 +203,5 @@ class LiveMeter:
         """Change the bar and the lines."""
         description = escape(describe(reading, self._rate.update(reading.done)))
         self._progress.update(self._task, description=description, completed=reading.done, total=reading.total)
-        jobs = [Text(line, no_wrap=True, overflow="ellipsis") for line in lines(reading.jobs)]
-        self._live.update(Group(self._progress, *jobs))
+        details = [Text(line, no_wrap=True, overflow="ellipsis") for line in details_of(reading)]
+        self._live.update(Group(self._progress, *details))

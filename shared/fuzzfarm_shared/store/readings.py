@@ -66,6 +66,11 @@ class OutcomeCursor:
         return cls(match["entry"], int(match["taken"] or 0))
 
 
+def operations_context(batch: str, submit_id: str, payload: int) -> tuple[str | int, ...]:
+    """Return what the signature of a payload is bound to."""
+    return ("operations", batch, submit_id, payload)
+
+
 def partial_context(batch: str, submit_id: str, payload: int) -> tuple[str | int, ...]:
     """Return what the signature of a shard's result is bound to."""
     return ("partial", batch, submit_id, payload)

@@ -146,14 +146,15 @@ def test_what_was_skipped_is_listed_at_the_end_with_its_reason(cli):
     header, row, last = shown.out.splitlines()
     assert header.split() == ["SKIPPED", "WHY"]
     assert re.fullmatch("test_it:test_file +needs the fixture tmp_path", row)
-    assert last == "20 examples, 0 findings"
+    assert last == "20 examples, 0 findings (20 distinct, 0% invalid)"
     (cli.folder / "tests" / "test_it.py").write_text("")
     empty = cli.run("fuzz", "tests/")
     assert (empty.code, "no file in it has Hypothesis tests" in empty.err) == (2, True)
 
 
-def test_ctrl_c_shows_and_saves_what_was_found_and_stops_everything(cli):
-    with cli.start("fuzz", "--examples", "100000000", "--workers", "1", "cli_targets:fuzz_small_numbers") as process:
+@pytest.mark.parametrize("budget", [("--examples", "100000000"), ("--forever",)])
+def test_ctrl_c_shows_and_saves_what_was_found_and_stops_everything(cli, budget):
+    with cli.start("fuzz", *budget, "--workers", "1", "cli_targets:fuzz_small_numbers") as process:
         line = next(line for line in process.stderr if "1 finding," in line)
         assert line
         process.send_signal(signal.SIGINT)
@@ -161,6 +162,34 @@ def test_ctrl_c_shows_and_saves_what_was_found_and_stops_everything(cli):
     assert process.returncode == 1
     assert "AssertionError in cli_targets:fuzz_small_numbers" in out
     assert len(list((cli.folder / ".fuzzfarm" / "findings").glob("*.json"))) == 1
+
+
+def test_a_run_ends_with_the_first_new_finding_made_small(cli):
+    targets = ["cli_targets:fuzz_nothing_wrong", "cli_targets:fuzz_small_numbers"]
+    ended = cli.run("fuzz", "--json", "--forever", "--until-finding", "--workers", "1", *targets)
+    assert ended.code == 1, ended
+    document = json.loads(ended.out)
+    assert (document["ended"], document["interrupted"]) == ("finding", False)
+    assert [finding["example"] for finding in document["findings"]] == ["fuzz_small_numbers(number=101)"]
+    # It is known now, so the next run goes on until its time is over.
+    again = cli.run("fuzz", "--json", "--time", "3", "--until-finding", "--workers", "1", "--seed", "5", *targets)
+    assert json.loads(again.out)["ended"] == "done", again
+    assert [finding["id"] for finding in json.loads(again.out)["findings"]] == [document["findings"][0]["id"]]
+
+
+def test_runs_repeat_a_target_with_the_next_seeds(cli):
+    ended = cli.run(
+        *("fuzz", "--json", "--examples", "40", "--runs", "3", "--seed", "4", "--workers", "1"),
+        "cli_targets:fuzz_nothing_wrong",
+    )
+    document = json.loads(ended.out)
+    assert (ended.code, document["examples"]) == (0, 120), ended
+    name = "cli_targets:fuzz_nothing_wrong"
+    assert {key: one["examples"] for key, one in document["targets"].items()} == {
+        f"{name} seed 4": 40,
+        f"{name} seed 5": 40,
+        f"{name} seed 6": 40,
+    }
 
 
 JOBS = """

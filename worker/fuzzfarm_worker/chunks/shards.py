@@ -20,7 +20,7 @@ from fuzzfarm_worker.chunks.attempt import MOST_DEATHS, ONE_BY_ONE_DEATHS, Attem
 from fuzzfarm_worker.chunks.turns import LOOK_EVERY_S, SHARE_OF_AGE, Circumstances, Turn
 from fuzzfarm_worker.fuzzing import ShardProgress
 
-LONGEST_BETWEEN_COMMITS_S = 30.0
+LONGEST_BETWEEN_COMMITS_S = 10.0
 """Of a shard that finds nothing new, however long its operation has run."""
 
 CHANGE_WEIGHT = 0.3

@@ -83,6 +83,7 @@ class Shard:
     _watched: tuple[int, int] = (0, 0)
     _invalid: int = 0
     _distinct: int = 0
+    _replaced: int = 0
     _findings: dict[str, Finding] = field(default_factory=dict)
     _known: dict[str, Finding] = field(default_factory=dict)
 
@@ -186,6 +187,7 @@ class Shard:
         Raises:
             RuntimeError: when children keep dying while they run no example.
         """
+        self._replaced += 1
         if death.index == SHRINKING:
             self.shrunk.add(self._shrinking)  # making it smaller kills: what we have is kept as it is
             return False
@@ -271,9 +273,10 @@ class Shard:
             executions_per_s=examples / duration_s if duration_s else 0.0,
             seed=self.operation.seed,
             findings=list(self._findings.values()),
+            children_replaced=self._replaced,
         )
         self._told = self.next_index
-        self._invalid = self._distinct = 0
+        self._invalid = self._distinct = self._replaced = 0
         self._ran_s = 0.0
         self._findings = {}
         return ShardProgress(self.next_index, result)

@@ -1,6 +1,8 @@
 from dataclasses import replace
 
 from fuzzfarm.cli.meter import PLAIN_EVERY_S, PlainMeter, Rate, Reading, describe
+from fuzzfarm.fuzz_status import FuzzStatus
+from fuzzfarm_shared.merging import merge
 from fuzzfarm_shared.outcomes import BatchState, BatchStatus
 from fuzzfarm_shared.progress import Progress
 
@@ -18,6 +20,9 @@ STATUS = BatchStatus(
 )
 
 
+FUZZ = FuzzStatus("k", {}, replace(merge([]), findings=[object()]))
+
+
 class Clock:
     def __init__(self):
         self.now = 0.0
@@ -33,7 +38,7 @@ def test_a_reading_of_operations_counts_operations():
 
 def test_a_reading_of_a_fuzz_run_counts_examples_and_findings():
     status = STATUS.model_copy(update={"examples_done": 1234, "failed": 0})
-    line = describe(Reading(status, findings=1, workers=2, examples_total=5000), 1000.4)
+    line = describe(Reading(status, workers=2, examples_total=5000, fuzz=FUZZ), 1000.4)
     assert line == "1,234 of 5,000 examples, 1,000/s, 1 finding, 2 workers"
 
 
@@ -76,4 +81,16 @@ def test_running_jobs_are_told_in_plain_lines_every_ten_seconds():
         "12 of 1,000 operations, 0/s, 2 failed, 1 worker",
         "  key  10 s  5 B  word",
         "  key  20 s  5 B  word",
+    ]
+
+
+def test_a_new_finding_is_told_also_when_no_counter_of_the_batch_has_changed():
+    clock, lines = Clock(), []
+    with PlainMeter(lines.append, clock) as meter:
+        for fuzz in (None, FUZZ):
+            clock.now += PLAIN_EVERY_S
+            meter.show(Reading(STATUS, workers=1, fuzz=fuzz))
+    assert [line for line in lines if "operations" in line] == [
+        "12 of 1,000 operations, 0/s, 2 failed, 1 worker",
+        "12 of 1,000 operations, 0/s, 1 finding, 2 failed, 1 worker",
     ]
