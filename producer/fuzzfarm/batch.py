@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
+from contextlib import suppress
 from typing import Any, Literal, overload
 
 from fuzzfarm.fuzz_status import FuzzStatus, FuzzWatcher
 from fuzzfarm.streams import LiveStream, OutcomeStream
-from fuzzfarm_shared.errors import BatchNotFoundError, BatchNotSealedError
+from fuzzfarm_shared.errors import BatchNotFoundError, BatchNotSealedError, FarmFullError, FarmUnreachableError
+from fuzzfarm_shared.log import get_logger
 from fuzzfarm_shared.outcomes import BatchAggregate, BatchStatus, FuzzResult, OperationError
 from fuzzfarm_shared.schedule import StopReason
 from fuzzfarm_shared.segments import Segment
@@ -25,6 +27,12 @@ CANCEL_LEASE_S = 3.0
 
 CANCEL_WAIT_S = 5.0
 """How long `cancel` waits for workers to stop what runs."""
+
+UNWANTED_S = 10.0
+"""How long cancelling may take where an error is to be told: twice what running operations get to stop, so that a lost
+server does not hold it up."""
+
+log = get_logger(__name__)
 
 
 class Batch:
@@ -174,6 +182,17 @@ class Batch:
                     break
         # Built without validation: that would copy a million results once more.
         return BatchAggregate.model_construct(key=self.key, status=await self.status(), results=results, errors=errors)
+
+
+async def cancel_unwanted(batch: Batch) -> None:
+    """Cancel a batch that ends early, on the way of an error; that it could not be cancelled is only logged."""
+    try:
+        # Not found: it ended before the server had accepted anything.
+        with suppress(BatchNotFoundError):
+            async with asyncio.timeout(UNWANTED_S):
+                await batch.cancel()
+    except (FarmUnreachableError, FarmFullError, TimeoutError) as exc:
+        log.warning("a batch that is no longer wanted could not be cancelled", batch=batch.key, error=exc)
 
 
 def _collect(segment: Segment, results: dict[str, Any], errors: dict[str, OperationError]) -> None:

