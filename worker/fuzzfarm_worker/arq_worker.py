@@ -48,6 +48,12 @@ NORMAL_FIRST = (Priority.NORMAL, Priority.HIGH, Priority.LOW)
 POKE_TTL_S = 60
 """How long a poke that came too late stays; the next pop takes it."""
 
+PUSH = """
+redis.call(ARGV[1], KEYS[1], ARGV[2])
+if redis.call('TTL', KEYS[1]) < tonumber(ARGV[3]) then redis.call('EXPIRE', KEYS[1], ARGV[3]) end
+"""
+"""Pushes to a list that may be empty, and so without a time to live, in one step: no key stays for ever."""
+
 LONGEST_START_S = 1.0
 """arq starts a job that it was given within milliseconds, if the server answers."""
 
@@ -165,7 +171,7 @@ class WakingPool(ArqRedis):
         if popped is None or (lane := names.get(popped[0].decode())) is None:
             return []
         if self.host.leaving:
-            await self.host.server.call("LPUSH", *popped)
+            await self._give_back(popped)
             return []
         self.host.intake.offer(popped[1].decode(), lane)
         return [popped[1]]
@@ -196,8 +202,14 @@ class WakingPool(ArqRedis):
 
     async def _poke(self, poke: str) -> None:
         """End our own pop."""
-        await self.host.server.call("RPUSH", poke, 1)
-        await self.host.server.call("EXPIRE", poke, POKE_TTL_S)
+        await self._push("RPUSH", poke, b"1", POKE_TTL_S)
+
+    async def _give_back(self, popped: list[bytes]) -> None:
+        """Put a job in front of the wake list that it came from."""
+        await self._push("LPUSH", popped[0].decode(), popped[1], self.host.settings.result_ttl_s)
+
+    async def _push(self, command: str, name: str, item: bytes, ttl_s: int) -> None:
+        await self.host.server.call("EVAL", PUSH, 1, name, command, item, ttl_s)
 
     async def _put_back(self, pop: asyncio.Task[list[bytes] | None], names: dict[str, Lane], poke: str) -> None:
         """End the pop of a worker that is leaving and give back the job that it took meanwhile."""
@@ -207,7 +219,7 @@ class WakingPool(ArqRedis):
                     await self._poke(poke)
                 popped = await pop
                 if popped is not None and popped[0].decode() in names:
-                    await self.host.server.call("LPUSH", *popped)
+                    await self._give_back(popped)
 
     def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> Pipeline:
         """Return a pipeline that starts jobs which are ours already."""

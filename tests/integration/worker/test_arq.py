@@ -252,6 +252,7 @@ def test_a_leaving_worker_puts_back_the_job_that_its_last_pop_took(how: str) -> 
             assert await polling == []
         await pool.host.server.client.aclose()
         await pool.aclose()
+        assert [name for name in client.scan_iter() if client.ttl(name) < 0] == []
         left: Any = client.lrange(settings.keys.wake(Lane.SLOTS, Priority.NORMAL), 0, -1)
         return list(left)
 
