@@ -14,7 +14,7 @@ import stat
 from typing import Annotated, Any, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from fuzzfarm_shared.errors import SettingsError
@@ -39,6 +39,10 @@ OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 """Who connects to a socket needs the right to write to it: unix(7)."""
 
 OTHERS_ENTER = stat.S_IXGRP | stat.S_IXOTH
+
+
+RENEWALS_OF_A_LEASE = 3
+"""In the time of a lease that is shorter than usual, where nothing else is said: two may be late."""
 
 
 class FarmSettings(BaseSettings):
@@ -189,7 +193,9 @@ class WorkerHostSettings(FarmSettings):
         description="Seconds before the first retry of an operation that names none.",
     )
     lease_s: float = Field(default=3.0, ge=0.2, description="Seconds until a silent worker's chunks run again.")
-    renew_every_s: float = Field(default=1.0, gt=0, description="Seconds between renewals of leases.")
+    renew_every_s: float = Field(
+        default=1.0, gt=0, description="Seconds between renewals of leases, at most half of one."
+    )
     commit_every_s: float = Field(default=1.0, gt=0, description="Outcomes of slow chunks are recorded this often (s).")
     share_after_s: float = Field(
         default=0.5, gt=0, description="After this (s) a chunk's unstarted rest is given back."
@@ -211,6 +217,18 @@ class WorkerHostSettings(FarmSettings):
     def _no_limit(cls, value: Any) -> Any:
         return None if isinstance(value, str) and value.strip().lower() == "none" else value
 
+    @model_validator(mode="after")
+    def _renew_well_before_the_lease_ends(self) -> Self:
+        often = self.lease_s / RENEWALS_OF_A_LEASE
+        if "renew_every_s" not in self.model_fields_set:
+            object.__setattr__(self, "renew_every_s", min(self.renew_every_s, often))  # not as if it had been given
+        elif self.renew_every_s > self.lease_s / 2:
+            message = (
+                f"{self.renew_every_s} is more than half of a lease ({self.lease_s} s): set {often:.2g}, or unset it"
+            )
+            raise ValueError(str(_named("renew_every_s", message)))
+        return self
+
     @field_validator("allow_targets", "allow_commands", "allow_roots", "allow_env", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
@@ -230,9 +248,8 @@ def without_password(url: str) -> str:
 
 def _settings_error(exc: ValidationError) -> SettingsError:
     first = exc.errors(include_input=False, include_url=False)[0]
-    name = str(first["loc"][0]) if first["loc"] else "settings"
     message = first["msg"].removeprefix("Value error, ")
-    return _named(name, message)
+    return _named(str(first["loc"][0]), message) if first["loc"] else SettingsError(message)
 
 
 def _named(name: str, message: str) -> SettingsError:

@@ -84,6 +84,27 @@ def test_a_setting_that_cannot_work_is_named_with_its_variable(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("given", "renew_every_s"),
+    [
+        ({}, 1.0),
+        ({"lease_s": 0.6}, 0.2),
+        ({"lease_s": 600}, 1.0),
+        ({"lease_s": 2, "renew_every_s": 1}, 1.0),
+        ({"renew_every_s": 1.5}, 1.5),
+    ],
+)
+def test_a_lease_is_renewed_several_times_unless_said_otherwise(given: dict[str, Any], renew_every_s: float) -> None:
+    assert WorkerHostSettings.load(**given).renew_every_s == pytest.approx(renew_every_s)
+
+
+@pytest.mark.parametrize("given", [{"renew_every_s": 3}, {"lease_s": 1, "renew_every_s": 0.6}])
+def test_a_lease_that_ends_before_its_second_renewal_is_refused(given: dict[str, Any]) -> None:
+    sentence = r"FUZZFARM_RENEW_EVERY_S\): .* is more than half of a lease \(.* s\): set .*, or unset it$"
+    with pytest.raises(SettingsError, match=sentence):
+        WorkerHostSettings.load(**given)
+
+
 def test_an_unknown_setting_is_refused() -> None:
     with pytest.raises(SettingsError, match="no_such"):
         ProducerSettings.load(no_such=1)
