@@ -18,6 +18,7 @@ from fuzzfarm_shared.settling import cancel_order, settle_waiting
 from fuzzfarm_shared.signing import Signer
 from fuzzfarm_shared.store import AttemptStore, OutcomeCursor, ReadingStore, Server, TellingStore
 from fuzzfarm_shared.store.fuzz_readings import FuzzReadings
+from fuzzfarm_shared.store.readings import operations_context
 
 CANCELLER = "canceller"
 """Stands for a worker in the outcomes that `cancel` records itself."""
@@ -154,11 +155,14 @@ class Batch:
         is waited for up to 5 s. Cancelling a batch that is done changes nothing.
 
         Raises:
+            SignatureError: when the batch was signed with a key that this side does not have; nothing is changed.
             BatchNotFoundError: when there is no such batch, or it has expired.
         """
         attempts = AttemptStore(self._server, CANCELLER, CANCEL_LEASE_S)
         deadline = asyncio.get_running_loop().time() + CANCEL_WAIT_S
-        order = cancel_order(self.key, await self._readings.submit_id(self.key), self._signer)
+        submit_id = await self._readings.submit_id(self.key)
+        await self._check_key(submit_id)
+        order = cancel_order(self.key, submit_id, self._signer)
         while True:
             seen = await self._readings.last_entry(self.key)
             waiting = await attempts.cancel(self.key, order)
@@ -170,6 +174,13 @@ class Batch:
                 return status.cancelled
             if not waiting:
                 await self._readings.wait_for_change(self.key, seen, deadline - asyncio.get_running_loop().time())
+
+    async def _check_key(self, submit_id: str) -> None:
+        """Raise SignatureError when workers would not accept our orders, nor readers our outcomes."""
+        found = await self._readings.some_payload(self.key)
+        if found is not None:
+            number, envelope = found
+            self._signer.open(envelope, operations_context(self.key, submit_id, number))
 
     async def _aggregate(self, enough: int | None = None) -> BatchAggregate:
         """Collect outcomes to the end of the batch, or until there are `enough`."""

@@ -43,8 +43,8 @@ PAYLOAD_BYTES = 1_000_000
 ENDLESS = 1 << 52
 """Units of a fuzz operation that runs for a time: the largest whole numbers that Lua keeps exactly are below 2**53."""
 
-CLOCK_SKEW_S = 3_600
-"""Added to the expiry of payloads: clocks of hosts differ."""
+LONGEST_LIFE_S = 400 * 86_400
+"""After this a payload without a deadline is refused, wherever it was kept: more than any batch runs."""
 
 log = get_logger(__name__)
 
@@ -143,7 +143,7 @@ class Submission:
     async def _append(self, part: PayloadBuilder, payload: EncodedPayload, *, seal: bool) -> Accepted:
         context = operations_context(self._batch, self._submit_id, self._index)
         deadline_s = -(-await self._store.deadline_ms() // 1000)  # in whole seconds, and not before its time
-        not_after = deadline_s or int(time.time()) + self._settings.result_ttl_s + CLOCK_SKEW_S
+        not_after = deadline_s or int(time.time()) + LONGEST_LIFE_S
         envelope = self._settings.signer.seal(payload.body, context, not_after)
         limit = self._settings.queue_limit
         tries = 0

@@ -82,6 +82,11 @@ class Keys:
         return f"{self.namespace}:open"
 
     @property
+    def deadlines(self) -> str:
+        """Sorted set: batches with a deadline that have not ended, by that (server ms)."""
+        return f"{self.namespace}:deadlines"
+
+    @property
     def stops(self) -> str:
         """Stream: batches that were told to stop, so that workers hear of it at once."""
         return f"{self.namespace}:stops"

@@ -266,3 +266,11 @@ class BatchAggregate(BaseModel):
     status: BatchStatus = Field(description="The counters when the aggregate was read.")
     results: dict[str, Any] = Field(description="Value by key.")
     errors: dict[str, OperationError] = Field(description="Error by key.")
+
+
+def clipped(text: str, limit: int) -> str:
+    """Return `text`, its middle left out if it is longer than `limit` characters."""
+    if len(text) <= limit:
+        return text
+    half = limit // 2
+    return f"{text[:half]}\n... {len(text) - 2 * half:,} characters left out ...\n{text[-half:]}"

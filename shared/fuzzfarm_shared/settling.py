@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 
 from fuzzfarm_shared.errors import CodecError, ExpiredError, SignatureError
 from fuzzfarm_shared.keys import AttemptId, Lane
-from fuzzfarm_shared.outcomes import ErrorKind, OperationError
+from fuzzfarm_shared.outcomes import ErrorKind, OperationError, clipped
 from fuzzfarm_shared.payloads import Payload, decode_payload
 from fuzzfarm_shared.schedule import StopReason
 from fuzzfarm_shared.segments import Segment, encode_segment
@@ -18,6 +19,12 @@ from fuzzfarm_shared.signing import Signer
 from fuzzfarm_shared.store.attempts import AttemptStore, Claim, Commit
 from fuzzfarm_shared.store.readings import operations_context, outcome_context, partial_context
 from fuzzfarm_shared.values import pack
+
+CLOCK_MARGIN_S = 1.0
+"""How far an idea of the server's clock may be behind; also what an expiry in whole seconds is rounded up by."""
+
+MOST_ERROR_CHARS = 4_000_000
+"""Of the messages of a chunk that is settled, all together: each of its operations gets the same one."""
 
 
 def cancel_context(batch: str, submit_id: str) -> tuple[str, ...]:
@@ -89,6 +96,7 @@ def settled(claim: Claim, payload: Payload | None, error: OperationError, signer
     indexes = [0] if claim.merge else list(claim.done.missing(claim.start, claim.stop))
     if not indexes:
         return Commit(number, b"", units=units, final=True)
+    error = replace(error, message=clipped(error.message, max(200, MOST_ERROR_CHARS // len(indexes))))
     keys = _keys(claim, payload, indexes)
     return Commit(
         number,
@@ -115,14 +123,34 @@ def stopped_message(reason: StopReason, *, running: bool) -> str:
 
 
 async def settle_waiting(
-    store: AttemptStore, attempts: Iterable[AttemptId], reason: StopReason, signer: Signer, worker: str
+    store: AttemptStore,
+    attempts: Iterable[AttemptId],
+    reason: StopReason,
+    signer: Signer,
+    worker: str,
+    *,
+    order: bytes | None = None,
 ) -> None:
-    """Record why they never ran for the operations of chunks that no worker holds; claimed ones are left to theirs."""
+    """Record why they never ran for the operations of chunks that no worker holds; claimed ones are left to theirs.
+
+    Args:
+        store: where they are settled.
+        attempts: chunks that wait.
+        reason: why their batch was told to stop.
+        signer: opens them, and signs what is recorded.
+        worker: stands in the outcomes.
+        order: to cancel, as the server has it: chunks whose batch nobody who may has told to stop are given back. None:
+            the caller has told it.
+    """
     error = OperationError(STOPPED_KINDS[reason], "", stopped_message(reason, running=False), worker=worker)
     for attempt in attempts:
         claim = await store.claim(attempt)
-        if isinstance(claim, Claim):
-            await store.commit(attempt, settled(claim, readable_payload(claim, signer), error, signer))
+        if not isinstance(claim, Claim):
+            continue
+        if order is not None and not is_ordered(claim, reason, order, signer, claim.now_s + CLOCK_MARGIN_S):
+            await store.hand_back_all(attempt, claim.done)
+            continue
+        await store.commit(attempt, settled(claim, readable_payload(claim, signer), error, signer))
 
 
 def readable_payload(claim: Claim, signer: Signer) -> Payload | None:

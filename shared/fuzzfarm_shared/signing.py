@@ -28,6 +28,9 @@ MIN_KEY_BYTES = 32
 MAX_BODY_BYTES = 256 * 1024 * 1024
 """Most that any setting allows: half of what servers take as one value (Redis, proto-max-bulk-len)."""
 
+SLACK_BYTES = 1024 * 1024
+"""What the keys and times of outcomes may add to the largest value."""
+
 _HEADER = struct.Struct(">BBQ")
 _MAC_BYTES = 32
 
@@ -69,6 +72,8 @@ class Signer:
             SignatureError: for a missing or wrong signature.
             ExpiredError: for one that is right, and too old.
         """
+        if len(envelope) > _HEADER.size + _MAC_BYTES + self.max_body_bytes + SLACK_BYTES:
+            self.check_size(envelope)
         if len(envelope) < _HEADER.size:
             raise CodecError("the payload is cut short: it was not written by fuzzfarm")
         version, signed, not_after = _HEADER.unpack_from(envelope)

@@ -166,7 +166,7 @@ class WakingPool(ArqRedis):
         if not lanes:
             return []
         keys = self.host.settings.keys
-        names = {keys.wake(lane, priority): lane for priority in self._priorities() for lane in lanes}
+        names = {keys.wake(lane, priority): lane for priority in self._priorities() for lane in self._turn(lanes)}
         popped = await self._pop(names, lanes, block_s)
         if popped is None or (lane := names.get(popped[0].decode())) is None:
             return []
@@ -182,6 +182,10 @@ class WakingPool(ArqRedis):
         if self._pops % FLOOR == 0:
             return LOW_FIRST
         return NORMAL_FIRST if self._pops % FLOOR == FLOOR // 2 else tuple(Priority)
+
+    def _turn(self, lanes: list[Lane]) -> list[Lane]:
+        """Let each lane come first in its turn."""
+        return lanes[::-1] if self._pops % 2 else lanes
 
     async def _pop(self, names: dict[str, Lane], lanes: list[Lane], block_s: float) -> list[bytes] | None:
         """Pop one job of these wake lists; return early, with nothing, when lanes open or close meanwhile."""

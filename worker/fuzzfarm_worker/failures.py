@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import traceback
 
-from fuzzfarm_shared.outcomes import ErrorKind, OperationError
+from fuzzfarm_shared.outcomes import ErrorKind, OperationError, clipped
 from fuzzfarm_worker.executors.errors import OperationTimeoutError
 
 MAX_MESSAGE_CHARS = 10_000
@@ -61,14 +61,6 @@ def operation_error(exc: BaseException, attempt: int, worker: str) -> OperationE
         attempt=attempt,
         worker=worker,
     )
-
-
-def clipped(text: str, limit: int) -> str:
-    """Return `text`, its middle left out if it is longer than `limit` characters."""
-    if len(text) <= limit:
-        return text
-    half = limit // 2
-    return f"{text[:half]}\n... {len(text) - 2 * half:,} characters left out ...\n{text[-half:]}"
 
 
 def _message(exc: BaseException) -> str:

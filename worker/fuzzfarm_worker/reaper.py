@@ -70,7 +70,8 @@ class Reaper:
     async def _look_after(self, batch: str) -> None:
         found = await self._reaping.look_after(batch)
         if isinstance(found, Stopped):
-            await settle_waiting(self._store, found.waiting, found.reason, self._signer, self._name)
+            order = await self._store.order(batch)
+            await settle_waiting(self._store, found.waiting, found.reason, self._signer, self._name, order=order)
         elif isinstance(found, LostChunks):
             await self._restore(batch, found)
         elif isinstance(found, LostOperations):

@@ -220,10 +220,17 @@ class AttemptStore:
         )
         return CommitReply(fenced=status == b"fenced", stop_reason=_stop_reason(reason))
 
-    async def hand_back_rest(self, attempt: AttemptId, done: RangeSet, start: int, split: int, stop: int) -> bool:
-        """Make [split, stop) a new waiting chunk and keep [start, split); False when the chunk is no longer ours."""
+    async def hand_back_rest(
+        self, attempt: AttemptId, done: RangeSet, start: int, split: int, stop: int, *, suspected: bool = True
+    ) -> bool:
+        """Make [split, stop) a new waiting chunk and keep [start, split); False when the chunk is no longer ours.
+
+        `suspected` says whether workers that died with the chunk may have died of what is handed back.
+        """
         low, high = done.within(start, split).encode(), done.within(split, stop).encode()
-        return bool(await self._run("hand_back", attempt, "rest", random_bits(), low, split, high, "", 0, 0) == b"ok")
+        bits = random_bits()
+        reply = await self._run("hand_back", attempt, "rest", bits, low, split, high, "", 0, 0, int(suspected))
+        return bool(reply == b"ok")
 
     async def hand_back_all(self, attempt: AttemptId, done: RangeSet) -> bool:
         """Let the chunk wait again, without counting this attempt; False when it is no longer ours."""

@@ -157,6 +157,17 @@ class ReadingStore:
         # A shard that failed counts, so that the next reading starts behind it.
         return [result if isinstance(result, FuzzResult) else merge([]) for result in results]
 
+    async def some_payload(self, batch: str) -> tuple[int, bytes] | None:
+        """Return number and envelope of some payload that has operations without an outcome; None without one."""
+        cursor = 0
+        while True:
+            cursor, fields = await self._server.call("HSCAN", self._keys.batch(batch, Part.PAYLOADS), cursor)
+            for name, value in fields.items():
+                if name.isdigit():
+                    return int(name), value
+            if not int(cursor):
+                return None
+
     async def last_entry(self, batch: str) -> str:
         """Return the id of the newest segment; "0" without one."""
         newest = await self._server.call("XREVRANGE", self._keys.batch(batch, Part.OUTCOMES), "+", "-", "COUNT", 1)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from books import WAIT_S, check_books, runs, until, until_workers, waiting_calls
 
-from fuzzfarm import CallOperation, ErrorKind, Farm, FuzzOperation
+from fuzzfarm import CallOperation, ErrorKind, Farm, FuzzOperation, SubprocessJob
 
 BACK_WITHIN_S = 5.0
 """Invariant I3: chunks of a killed worker run again within this."""
@@ -152,6 +152,29 @@ def test_an_operation_that_kills_its_worker_is_named_by_the_second_death_and_its
             assert "before that a worker died that ran it" in error.message
             assert len((tmp_path / "killer").read_text().splitlines()) == 2
             await check_books(batch, {*(f"k{n}" for n in range(20)), "killer"})
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the worker through /proc")
+def test_a_job_that_kills_its_worker_is_given_up_after_three_tries_among_slow_neighbours(
+    start_worker: Any, farm_settings: Any, tmp_path: Path
+) -> None:
+    """I4. Seen to fail where what is left is shared while its operations run one by one."""
+    supervised = (sys.executable, "-m", "fuzzfarm_worker", "supervise", "--processes", "1")
+    # The shell's parent is the guardian, whose parent is the worker.
+    kill = f"echo run >> {tmp_path}/killer; kill -9 $(awk '{{print $4}}' /proc/$PPID/stat); sleep 60"
+
+    async def scenario() -> None:
+        async with Farm.connect(**farm_settings) as farm:
+            start_worker(*supervised, lease_s=0.5, renew_every_s=0.1, commit_every_s=0.1)
+            slow = [SubprocessJob(key=f"n{n}", command=["sleep", "0.2"]) for n in range(20)]
+            killer = SubprocessJob(key="killer", command=["sh", "-c", kill])
+            batch = await farm.submit([*slow[:10], killer, *slow[10:]])
+            aggregate = await batch.wait(WAIT_S)
+            assert set(aggregate.results) == {f"n{n}" for n in range(20)}
+            assert aggregate.errors["killer"].kind is ErrorKind.WORKER_LOST
+            assert len((tmp_path / "killer").read_text().splitlines()) == 3
 
     asyncio.run(scenario())
 

@@ -95,6 +95,33 @@ def test_a_cut_that_everybody_has_costs_time_and_nothing_else(
     asyncio.run(scenario())
 
 
+def test_an_outage_that_is_longer_than_all_time_limits_kills_no_worker(
+    server: ValkeyServer, start_worker: Any, tmp_path: Path
+) -> None:
+    """Whoever waits for the server to commit is not hung."""
+    namespace = f"t{secrets.token_hex(4)}"
+
+    async def scenario() -> None:
+        with link_to(server.port) as link:
+            worker = start_worker(redis_url=link.url, namespace=namespace, **QUICK)
+            async with Farm.connect(server.connection_url, namespace=namespace) as farm:
+                await until_workers(farm, 1)
+                pauses = [
+                    CallOperation(key=f"k{n}", target="farm_targets:pause", args=[0.3, n], timeout_s=0.5)
+                    for n in range(60)
+                ]
+                batch = await farm.submit(pauses)
+                await anext(batch.stream())
+                link.cut()
+                await asyncio.sleep(8)  # the limit of an operation, and the margin after which a loop is called hung
+                link.heal()
+                await check_books(batch, {f"k{n}" for n in range(60)})
+                assert worker.poll() is None
+            worker.kill()
+
+    asyncio.run(scenario())
+
+
 def test_a_slow_server_is_waited_for(server: ValkeyServer, start_worker: Any) -> None:
     namespace = f"t{secrets.token_hex(4)}"
 
@@ -139,6 +166,8 @@ def test_a_password_that_is_wrong_for_a_while_is_waited_for(
                 assert set((await waiting).results) == {"k0", "k1"}
                 assert len(runs(tmp_path)) == 2
             assert worker.poll() is None
+            worker.terminate()
+            await asyncio.to_thread(worker.wait, 20)
             await client.config_set("requirepass", "")
 
     asyncio.run(scenario())

@@ -46,7 +46,7 @@ def test_leases_that_ended_while_nobody_could_renew_get_one_more(drive: Drive) -
         await reaper.take_over(b"report", 60.0)
         chunk = await store.take(store.worker("holder", SHORT_S))
         # As if the server had been away since the last take-over.
-        await store.client.decrby(f"{store.settings.namespace}:taken-over", 60_000)
+        await store.client.decrby(f"{store.settings.namespace}:taken-over", 10**9)
         assert (await reaper.take_over(b"report", 60.0)).freed == 0
         assert await store.client.zscore(store.settings.keys.leases, str(chunk.claim.id)) is not None
         assert not (await store.commit(chunk)).fenced

@@ -45,11 +45,11 @@ class HeldStore(AttemptStore):
     asked: asyncio.Event
     go_on: asyncio.Event
 
-    async def hand_back_rest(self, *args: Any) -> bool:
+    async def hand_back_rest(self, *args: Any, **options: Any) -> bool:
         if not self.go_on.is_set():
             self.asked.set()
             await self.go_on.wait()
-        return await super().hand_back_rest(*args)
+        return await super().hand_back_rest(*args, **options)
 
 
 class FailingStore(HeldStore):

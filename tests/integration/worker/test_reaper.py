@@ -194,3 +194,49 @@ def test_a_batch_that_has_ended_is_not_looked_after(start_worker: Any, farm_sett
             assert await client.llen(keys.wake(next(iter(Lane)), Priority.NORMAL)) == 0  # type: ignore[misc]
 
     asyncio.run(scenario())
+
+
+def test_shards_whose_payload_is_lost_while_they_run_make_one_outcome(start_worker: Any, farm_settings: Any) -> None:
+    async def scenario() -> None:
+        keys = Keys(farm_settings["namespace"])
+        async with Farm.connect(**farm_settings) as farm, Redis.from_url(farm_settings["url"]) as client:
+            for _ in range(2):
+                start_worker()
+            operation = FuzzOperation(key="f", target="farm_targets:fuzz_slowly", examples=400)
+            batch = await farm.submit([operation])
+            while not (await batch.status()).examples_done:
+                await asyncio.sleep(0.05)
+            await client.delete(keys.batch(batch.key, Part.PAYLOADS))
+            aggregate = await batch.wait(WAIT_S)
+            status = aggregate.status
+            assert (status.total, status.succeeded + status.failed, status.pending) == (1, 1, 0)
+            assert len([outcome async for outcome in batch.stream()]) == 1
+
+    asyncio.run(scenario())
+
+
+def test_a_chunk_that_comes_back_after_the_end_of_its_batch_is_not_run(
+    start_worker: Any, farm_settings: Any, tmp_path: Any
+) -> None:
+    async def scenario() -> None:
+        keys = Keys(farm_settings["namespace"])
+        async with Farm.connect(**farm_settings) as farm, Redis.from_url(farm_settings["url"]) as client:
+            batch = await farm.submit(
+                [CallOperation(key="it", target="farm_targets:note", args=[str(tmp_path), "runs"])]
+            )
+            names = [keys.batch(batch.key, Part.PAYLOADS), keys.batch(batch.key, Part.CHUNKS)]
+            names += [name.decode() for name in await client.keys(f"arq:job:{batch.key}/*")]
+            copies = {name: await client.dump(name) for name in names}
+            [attempt] = await client.zrange(keys.queue, 0, -1)
+            start_worker()
+            await batch.wait(WAIT_S)
+            for name, copy in copies.items():
+                await client.restore(name, 60_000, copy)
+            await client.zadd(keys.queue, {attempt: 1})
+            await client.rpush(keys.wake(Lane.SLOTS, Priority.NORMAL), attempt)  # type: ignore[misc]
+            following = await farm.submit([CallOperation(key="it", target="farm_targets:echo")])
+            await following.wait(WAIT_S)
+            assert len((tmp_path / "runs").read_text().splitlines()) == 1
+            assert (await batch.status()).pending == 0
+
+    asyncio.run(scenario())

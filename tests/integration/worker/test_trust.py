@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from fuzzfarm import CallOperation, ErrorKind, Farm, FuzzOperation, OperationError, SubprocessJob
+from fuzzfarm import CallOperation, ErrorKind, Farm, FuzzOperation, OperationError, SignatureError, SubprocessJob
 from fuzzfarm_shared.keys import Keys, Part
 from fuzzfarm_shared.settling import cancel_order
 from fuzzfarm_shared.signing import Signer
@@ -420,5 +420,56 @@ def test_operations_of_a_newer_fuzzfarm_end_as_unsupported(start_worker: Any, fa
             (error,) = (await batch.wait(WAIT_S)).errors.values()
             assert error.kind is ErrorKind.UNSUPPORTED
             assert "upgrade it on this host" in error.message
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("forged", [{"stop": "cancelled"}, {"deadline": "1"}])
+def test_a_forged_order_stops_nothing_that_waits(start_worker: Any, farm_settings: Any, forged: dict[str, str]) -> None:
+    """Workers look after batches that were told to stop, and settle what waits: not without a true order."""
+
+    async def scenario() -> None:
+        keys = Keys(farm_settings["namespace"])
+        async with (
+            Farm.connect(**farm_settings, signing_key=KEY) as farm,
+            Redis.from_url(farm_settings["url"]) as client,
+        ):
+            batch = await farm.submit([CallOperation(key="it", target="farm_targets:echo", args=[1])])
+            await client.hset(keys.batch(batch.key, Part.META), mapping=forged)  # type: ignore[misc]
+            await client.zadd(keys.open, {batch.key: 0})
+            start_worker(signing_key=KEY)
+            assert (await batch.wait(WAIT_S)).results == {"it": 1}
+
+    asyncio.run(scenario())
+
+
+def test_who_has_no_key_cannot_cancel_and_who_has_it_still_can(start_worker: Any, farm_settings: Any) -> None:
+    async def scenario() -> None:
+        async with Farm.connect(**farm_settings, signing_key=KEY) as owner, Farm.connect(**farm_settings) as stranger:
+            start_worker(signing_key=KEY, max_concurrency=1)
+            pause = [
+                CallOperation(key=f"k{n}", target="farm_targets:pause", args=[600.0], timeout_s=None) for n in "ab"
+            ]
+            batch = await owner.submit(pause)
+            with pytest.raises(SignatureError, match="FUZZFARM_SIGNING_KEY"):
+                await stranger.batch(batch.key).cancel()
+            assert (await batch.status()).state == "running"
+            assert await batch.cancel() == 2
+
+    asyncio.run(scenario())
+
+
+def test_processes_of_one_host_do_not_fail_what_another_host_may_run(start_worker: Any, farm_settings: Any) -> None:
+    """I5. Seen to fail where refusals of the processes of one host count by themselves."""
+
+    async def scenario() -> None:
+        async with Farm.connect(**farm_settings, chunk_operations=50) as farm:
+            for _ in range(3):
+                start_worker(allow_targets="math", name="bad-host")
+            start_worker(max_concurrency=1, name="good-host")
+            await until_workers(farm, 4)
+            batch = await farm.submit(CallOperation.many("farm_targets:pause", [0.01] * 500))
+            status = (await batch.wait(WAIT_S)).status
+            assert (status.succeeded, status.failed) == (500, 0)
 
     asyncio.run(scenario())

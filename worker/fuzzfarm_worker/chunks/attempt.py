@@ -20,7 +20,7 @@ from fuzzfarm_shared.log import get_logger
 from fuzzfarm_shared.outcomes import ErrorKind, OperationError
 from fuzzfarm_shared.payloads import Payload
 from fuzzfarm_shared.schedule import StopReason
-from fuzzfarm_shared.settling import STOPPED_KINDS, is_ordered, open_payload, settled, stopped_message
+from fuzzfarm_shared.settling import CLOCK_MARGIN_S, STOPPED_KINDS, is_ordered, open_payload, settled, stopped_message
 from fuzzfarm_shared.store import Claim, Commit, Sighting
 from fuzzfarm_worker.chunks.station import Station, Work
 from fuzzfarm_worker.renewal import Lease, LeaseEnd
@@ -31,8 +31,8 @@ MOST_DEATHS = 3
 ONE_BY_ONE_DEATHS = 2
 """A chunk whose worker died so often: its operations, or examples, run one at a time, each recorded before the next."""
 
-CLOCK_MARGIN_S = 1.0
-"""How far our idea of the server's clock may be behind: it is as old as the reply to the claim was when it came."""
+SIGN_OF_LIFE_S = 1.0
+"""How often a chunk shows that the loop comes round, whatever the settings say of commits."""
 
 _REASONS = {LeaseEnd.CANCELLED: StopReason.CANCELLED, LeaseEnd.DEADLINE: StopReason.DEADLINE}
 _ENDS = {reason: end for end, reason in _REASONS.items()}
@@ -55,6 +55,7 @@ class Attempt:
         done: units with an outcome.
         stopping: the worker is leaving: start nothing more.
         ended: why the chunk has to stop here, once it has.
+        hang_after_s: seconds after which a worker whose loop did not come round is hung; None: it never is.
     """
 
     def __init__(self, station: Station, claim: Claim, make_work: Callable[[Attempt, Payload], Work]) -> None:
@@ -72,6 +73,8 @@ class Attempt:
         self._in_flight: asyncio.Task[Any] | None = None
         self._work: asyncio.Task[None] | None = None
         self._is_cut = False
+        self.hang_after_s: float | None = None
+        self._refused_order: bytes | None = None
 
     async def run(self) -> None:
         """Do the chunk's work until nothing of it is left here.
@@ -79,6 +82,7 @@ class Attempt:
         Cancellation is as `leave`, and is raised again in the end.
         """
         self.station.renewals.hold(self.lease)
+        showing_life = asyncio.create_task(self._show_life())
         self._work = asyncio.create_task(self._run())
         cancelled: asyncio.CancelledError | None = None
         while not self._work.done():
@@ -87,6 +91,7 @@ class Attempt:
             except asyncio.CancelledError as exc:
                 cancelled = exc
                 self.leave()
+        showing_life.cancel()
         self.station.renewals.release(self.lease)
         if self._obeying is not None:
             self._obeying.cancel()
@@ -145,8 +150,10 @@ class Attempt:
         """Whether every unit that is ours has its outcome."""
         return len(self.done.within(self.claim.start, self.stop)) >= self.stop - self.claim.start
 
-    async def hand_back_from(self, split: int) -> None:
+    async def hand_back_from(self, split: int, *, suspected: bool = True) -> None:
         """Let other workers have the units from `split` on, none of which was started. Cancellation lets it go on.
+
+        `suspected` says whether workers that died with this chunk may have died of these units.
 
         Raises:
             FencedError: when the chunk is no longer ours.
@@ -154,7 +161,9 @@ class Attempt:
         stop, self.stop = self.stop, split  # at once: nothing from here on may start while the server is asked
         await self._finish_in_flight()
         store = self.station.store
-        if not await self._ask(store.hand_back_rest(self.claim.id, self.done, self.claim.start, split, stop)):
+        if not await self._ask(
+            store.hand_back_rest(self.claim.id, self.done, self.claim.start, split, stop, suspected=suspected)
+        ):
             raise FencedError
 
     async def hand_back_all(self) -> None:
@@ -192,6 +201,16 @@ class Attempt:
     def now_s(self) -> float:
         """Server time, seconds since the epoch."""
         return self.claim.now_s + time.monotonic() - self._claimed_at
+
+    def show_life(self) -> None:
+        """Say that the loop comes round."""
+        self.lease.deadline = None if self.hang_after_s is None else time.monotonic() + self.hang_after_s
+
+    async def _show_life(self) -> None:
+        """Say so all the time: in a task of its own, because commits may wait for the server for minutes."""
+        while True:
+            await asyncio.sleep(SIGN_OF_LIFE_S)
+            self.show_life()
 
     async def _run(self) -> None:
         try:
@@ -269,10 +288,13 @@ class Attempt:
             return
         if self._is_ordered(_REASONS[reason], order):
             self._end(reason)
+        else:
+            self.lease.told = None  # told again at the next renewal, when somebody may have given a true order
 
     def _is_ordered(self, reason: StopReason, order: bytes) -> bool:
         ordered = is_ordered(self.claim, reason, order, self.station.signer, self.now_s + CLOCK_MARGIN_S)
-        if not ordered:
+        if not ordered and order != self._refused_order:
+            self._refused_order = order
             log.warning(
                 "a batch was told to stop by somebody without our signing key, and goes on",
                 batch=self.claim.id.batch,

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import asynccontextmanager
+from itertools import islice
 from math import inf
 from typing import Any
 
@@ -16,7 +17,7 @@ from fuzzfarm_shared.outcomes import ErrorKind, OperationError
 from fuzzfarm_shared.payloads import Payload
 from fuzzfarm_shared.settings import WorkerHostSettings
 from fuzzfarm_shared.store.readings import outcome_context
-from fuzzfarm_worker.chunks.attempt import MOST_DEATHS, ONE_BY_ONE_DEATHS, Attempt
+from fuzzfarm_worker.chunks.attempt import MOST_DEATHS, ONE_BY_ONE_DEATHS, SIGN_OF_LIFE_S, Attempt
 from fuzzfarm_worker.chunks.recorder import Recorder
 from fuzzfarm_worker.chunks.telling import Teller
 from fuzzfarm_worker.executors.kernel import Call, Record
@@ -31,8 +32,8 @@ from fuzzfarm_worker.sandbox.link import LOAD_TIMEOUT_S
 HANG_MARGIN_S = 5.0
 """A loop that did not come round for this long after the longest time-out of a chunk is hung."""
 
-SIGN_OF_LIFE_S = 1.0
-"""How often a chunk shows that the loop comes round, whatever the settings say of commits."""
+MOST_REASONS = 5
+"""Reasons that the error of each refused operation of a chunk names, of those of all of them."""
 
 log = get_logger(__name__)
 
@@ -71,6 +72,8 @@ class OperationsWork:
             await self._give_up_first()
             if self._attempt.complete:
                 return
+        if self._attempt.claim.deaths:
+            await self._hand_back_unsuspected()
         self._prepare()
         if self._attempt.claim.deaths >= ONE_BY_ONE_DEATHS:
             await self._run_one_by_one()
@@ -104,7 +107,11 @@ class OperationsWork:
         in_children = bool(calls) and (recorded or any(spec.isolation == "child" for spec in calls))
         if in_children or any(handler is not None and handler.tells for handler in self._handlers):
             self._record = self._record_child  # in all other chunks a step less for each operation
-        self._extend_deadline()
+        limits = [inf if spec.timeout_s is None else spec.timeout_s for spec in self._specs]
+        # Not of the handlers: those of children have none, because they see to it themselves.
+        longest = max(limits) + HANG_MARGIN_S
+        self._attempt.hang_after_s = None if longest == inf else longest
+        self._attempt.show_life()
 
     def _record_child(self, index: int, ok: bool, value: Any, tries: int, started: float, took_s: float) -> None:
         """Record an outcome of a chunk with children; calls in them may have waited for one in their slots."""
@@ -139,10 +146,9 @@ class OperationsWork:
             await keeper
             await self._teller.aclose()
 
-    async def _show_life(self) -> None:
-        """While operations run one by one, each with its retries: show that the loop lives, tell how far they are."""
+    async def _tell(self) -> None:
+        """While operations run one by one, each with its retries: tell how far they are."""
         while not await self._ends_within(SIGN_OF_LIFE_S):
-            self._extend_deadline()
             self._teller.tell_soon()
 
     async def _give_up_first(self) -> None:
@@ -153,13 +159,18 @@ class OperationsWork:
             self._recorder.record(victim, False, _worker_lost(), MOST_DEATHS, time.monotonic(), 0.0)
             await self._commit()
 
+    async def _hand_back_unsuspected(self) -> None:
+        """Give back what no dead worker can have died of: as many operations as run at once may have been started."""
+        attempt = self._attempt
+        missing = attempt.done.missing(attempt.claim.start, attempt.claim.stop)
+        split = next(islice(missing, attempt.station.settings.max_concurrency, None), attempt.stop)
+        if split < attempt.stop:
+            await attempt.hand_back_from(split, suspected=False)
+
     async def _run_one_by_one(self) -> None:
-        share_at = time.monotonic() + self._attempt.station.settings.share_after_s
-        async with self._kept(self._show_life()):
+        async with self._kept(self._tell()):
             for call in self._calls():
                 await self._commit()
-                if time.monotonic() > share_at:
-                    await self._share()
                 await self._attempt.station.kernel.run(iter((call,)), self._record)
 
     def _calls(self) -> Iterator[Call]:
@@ -195,7 +206,6 @@ class OperationsWork:
         try:
             while not await self._ends_within(min(commit_at, share_at, now + SIGN_OF_LIFE_S) - now):
                 now = time.monotonic()
-                self._extend_deadline()
                 if now >= commit_at:
                     await self._commit()
                     commit_at = now + settings.commit_every_s
@@ -245,16 +255,10 @@ class OperationsWork:
         return self._ended.is_set() and self._attempt.complete
 
     async def _refuse_rest(self) -> None:
-        reasons = "; ".join(dict.fromkeys(str(exc) for exc in self._refusals))
+        reasons = "; ".join(islice(dict.fromkeys(str(exc) for exc in self._refusals), MOST_REASONS))
         log.warning("operations were refused", chunk=str(self._attempt.claim.id), reason=reasons)
         if await self._attempt.refuse():
             await self._attempt.settle(self._payload, ErrorKind.REJECTED, reasons)
-
-    def _extend_deadline(self) -> None:
-        # Not of the handlers: those of children have none, because they see to it themselves.
-        limits = [inf if spec.timeout_s is None else spec.timeout_s for spec in self._specs]
-        longest = max(limits) + HANG_MARGIN_S
-        self._attempt.lease.deadline = None if longest == inf else time.monotonic() + longest
 
 
 def _completed(spec: AnyOperation, settings: WorkerHostSettings) -> AnyOperation:

@@ -121,7 +121,7 @@ class ShardWork:
             self._next += 1
             await self._commit(self._next)
         if self._next + CAREFUL_EXAMPLES < attempt.stop:
-            await attempt.hand_back_from(self._next + CAREFUL_EXAMPLES)
+            await attempt.hand_back_from(self._next + CAREFUL_EXAMPLES, suspected=False)
         while self._next < attempt.stop and not attempt.stopping:
             if ends_at is not None and time.monotonic() >= ends_at:
                 return

@@ -7,9 +7,9 @@ from typing import Any
 
 from fuzzfarm_shared.errors import TargetError
 from fuzzfarm_shared.operations import SubprocessJob
-from fuzzfarm_shared.outcomes import ErrorKind, OperationError, SubprocessResult
+from fuzzfarm_shared.outcomes import ErrorKind, OperationError, SubprocessResult, clipped
 from fuzzfarm_worker.environment import child_environment
-from fuzzfarm_worker.failures import OperationFailedError, clipped, signal_name
+from fuzzfarm_worker.failures import OperationFailedError, signal_name
 from fuzzfarm_worker.handlers.base import Handler, RefusedError, Tools
 from fuzzfarm_worker.handlers.child import run_child
 from fuzzfarm_worker.processes import CommandResult, CommandSpec, Limits

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fuzzfarm_shared.outcomes import ErrorKind, OperationError
-from fuzzfarm_worker.failures import OperationFailedError, clipped, ending_name, signal_name
+from fuzzfarm_shared.outcomes import ErrorKind, OperationError, clipped
+from fuzzfarm_worker.failures import OperationFailedError, ending_name, signal_name
 
 if TYPE_CHECKING:
     from fuzzfarm_worker.sandbox.caller import Call, Caller

@@ -10,6 +10,7 @@ write_even_if_full()
 forget_job(id)
 
 local rec = load_chunk(batch, chunk)
+if rec and redis.call('HGET', key(batch, part.META), 'finished') then return {} end
 if not rec or rec.t ~= token then return {} end
 if rec.s == 'd' or (rec.s == 'l' and rec.w ~= worker) then return {} end
 if rec.s == 'w' and rec.r then

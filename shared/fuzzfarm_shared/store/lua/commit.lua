@@ -47,16 +47,17 @@ if final then
   redis.call('ZREM', LEASES, batch .. '/' .. chunk .. '@' .. token)
 else
   rec.q, rec.m = number, ARGV[11]
-  -- What got on is not what killed workers before; an operation that does, does so again.
-  if units > 0 then rec.d = math.min(rec.d, DEATHS_OF_OTHERS) end
+  -- What got on is not what killed workers before; the next one is tried as carefully.
+  if units > 0 then rec.d = math.min(rec.d, CAREFUL_DEATHS) end
   save_chunk(batch, chunk, rec)
 end
 
 local left = 1
-if units > 0 then
-  -- A payload that the server has lost has no count: its first shard with an outcome makes the merge, the others do not.
-  if partial then redis.call('HSETNX', payloads, 'r' .. rec.p, units) end
+if units > 0 and redis.call('HEXISTS', payloads, 'r' .. rec.p) == 1 then
   left = redis.call('HINCRBY', payloads, 'r' .. rec.p, -units)
+elseif units > 0 and partial then
+  -- The server has lost its count: the first shard with an outcome makes the merge, and no other.
+  left = redis.call('HSETNX', meta, 'merged' .. rec.p, 1) == 1 and 0 or -1
 end
 if left == 0 and partial then
   new_chunk(batch, {p = rec.p, a = 0, b = 0, l = LANES[1], k = 'merge'}, ARGV[14])

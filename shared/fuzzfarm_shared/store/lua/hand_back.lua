@@ -1,6 +1,7 @@
 -- Give back what an attempt has not started. ARGV: batch, chunk, token, mode, random bits, units done below k, k,
 -- units done from k, worker, refusals that settle it, ms after which a worker is no longer counted as alive.
---   rest     [k, b) becomes a new waiting chunk; the attempt keeps [a, k)
+--   rest     [k, b) becomes a new waiting chunk; the attempt keeps [a, k). The deaths of this one are not those of the
+--            rest unless that is suspected (ARGV 12)
 --   all      the chunk waits again; its attempt is not counted
 --   refused  as `all`, and this worker will not get it again; when enough workers, or all that live, have refused it
 --            the attempt keeps it instead, to record why
@@ -13,7 +14,7 @@ if not rec or rec.t ~= token or rec.s ~= 'l' then return 'fenced' end
 if mode == 'rest' then
   local k = tonumber(ARGV[7])
   if k >= rec.b then return 'ok' end
-  new_chunk(batch, {n = rec.n, p = rec.p, a = k, b = rec.b, m = ARGV[8], d = math.min(rec.d, DEATHS_OF_OTHERS), l = rec.l, r = rec.r}, bits)
+  new_chunk(batch, {n = rec.n, p = rec.p, a = k, b = rec.b, m = ARGV[8], d = ARGV[12] == '1' and math.min(rec.d, CAREFUL_DEATHS) or 0, l = rec.l, r = rec.r}, bits)
   rec.b, rec.m = k, ARGV[6]
   save_chunk(batch, chunk, rec)
   return 'ok'

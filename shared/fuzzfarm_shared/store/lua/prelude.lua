@@ -16,14 +16,15 @@
 -- reply. Keys are made from names in data, so the scripts need one server, not a cluster.
 --
 -- Record: s state ("w", "l", "d": done, with its last token and nothing else), t token, n attempt, p payload, a, b units [a, b), m units with an outcome (packed by the
--- client), q last commit, d deaths, l lane, w worker, r workers that refused it, k kind ("merge" or nil).
+-- client), e until when its lease was extended after an outage, q last commit, d deaths, l lane, w worker, r workers that refused it, k kind ("merge" or nil).
 
 local ns = KEYS[1]
 local QUEUE, LEASES, BATCHES, WORKERS = ns .. ':queue', ns .. ':leases', ns .. ':batches', ns .. ':workers'
-local TAKEN_OVER, OPEN, STOPS = ns .. ':taken-over', ns .. ':open', ns .. ':stops'
+local TAKEN_OVER, STOPS = ns .. ':taken-over', ns .. ':stops'
+local OPEN, DEADLINES = ns .. ':open', ns .. ':deadlines'
 
 local LOOK_AFTER_MS = 30000
-local DEATHS_OF_OTHERS = 1
+local CAREFUL_DEATHS = 2 -- of a chunk whose operations run one at a time
 
 local function now_ms()
   local time = redis.call('TIME')
@@ -83,7 +84,8 @@ local function touch(batch, force)
   for payload = 0, tonumber(redis.call('HGET', meta, 'partials') or -1) do
     redis.call('EXPIRE', key(batch, part.PARTIALS) .. payload, state[1])
   end
-  for _, name in ipairs({QUEUE, LEASES, BATCHES, WORKERS, OPEN}) do keep_shared(name, state[1]) end
+  if redis.call('HGET', meta, 'finished') == false then redis.call('ZADD', OPEN, 'NX', now + LOOK_AFTER_MS, batch) end
+  for _, name in ipairs({QUEUE, LEASES, BATCHES, WORKERS, OPEN, DEADLINES}) do keep_shared(name, state[1]) end
 end
 
 -- Each wake list has its own stretch of arq's queue, so that the oldest of one are found behind any number of another.
@@ -99,7 +101,7 @@ end
 
 -- Give a chunk a new token and let arq and a waiting worker see it.
 local function enqueue(batch, chunk, rec, bits)
-  rec.s, rec.t, rec.w = 'w', rec.n .. '-' .. bits, nil
+  rec.s, rec.t, rec.w, rec.e = 'w', rec.n .. '-' .. bits, nil, nil
   save_chunk(batch, chunk, rec)
   local id = attempt_id(batch, chunk, rec)
   local meta = redis.call('HMGET', key(batch, part.META), 'ttl', 'priority')
@@ -124,11 +126,15 @@ local function new_chunk(batch, fields, bits)
   return chunk
 end
 
--- Whether `most` workers, or all that live, have refused the chunk.
+-- Whether workers of `most` hosts, or all that live, have refused the chunk: the processes of one host are set up alike.
 local function is_refused(rec, most, alive_ms)
-  local refused = {}
-  for _, name in ipairs(rec.r) do refused[name] = true end
-  if #rec.r >= most then return true, refused end
+  local refused, hosts, count = {}, {}, 0
+  for _, name in ipairs(rec.r) do
+    local host = string.match(name, '^(.*)%-%d+%-%x+$') or name
+    refused[name] = true
+    if not hosts[host] then hosts[host], count = true, count + 1 end
+  end
+  if count >= most then return true, refused end
   for _, name in ipairs(redis.call('ZRANGEBYSCORE', WORKERS, now - alive_ms, '+inf')) do
     if not refused[name] then return false, refused end
   end
@@ -143,6 +149,7 @@ local function finish_if_complete(batch)
   if pending > 0 or c[5] ~= '1' or c[6] then return end
   redis.call('HSET', meta, 'finished', now)
   redis.call('ZREM', OPEN, batch)
+  redis.call('ZREM', DEADLINES, batch)
   redis.call('XADD', key(batch, part.OUTCOMES), '*', 'end', 1)
   redis.call('DEL', key(batch, part.PAYLOADS), key(batch, part.CHUNKS), key(batch, part.DIGESTS))
   touch(batch, true)
@@ -185,12 +192,6 @@ local function stop_batch(batch, reason, order)
   end
   finish_if_complete(batch)
   return ids
-end
-
--- When a worker has to look after an open batch: at its deadline, and from time to time.
-local function next_look(meta)
-  local deadline, later = tonumber(redis.call('HGET', meta, 'deadline')), now + LOOK_AFTER_MS
-  return deadline > now and math.min(deadline, later) or later
 end
 
 -- Chunks that wait on the whole farm.

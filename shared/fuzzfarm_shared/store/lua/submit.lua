@@ -18,7 +18,8 @@ if redis.call('EXISTS', meta) == 0 then
     'failed', 0, 'cancelled', 0, 'sealed', 0, 'chunks', 0, 'examples', 0, 'late', 0,
     'priority', priority, 'deadline', deadline)
   redis.call('ZADD', BATCHES, now, batch)
-  redis.call('ZADD', OPEN, next_look(meta), batch)
+  redis.call('ZADD', OPEN, now + LOOK_AFTER_MS, batch)
+  if deadline > 0 then redis.call('ZADD', DEADLINES, deadline, batch) end
   -- Names of expired batches would pile up; looking at some for each new one keeps them a small part.
   for _, name in ipairs(redis.call('ZRANDMEMBER', BATCHES, 4)) do
     if redis.call('EXISTS', key(name, part.META)) == 0 then redis.call('ZREM', BATCHES, name) end

@@ -5,7 +5,7 @@ local worker, seed, most = ARGV[1], ARGV[4], tonumber(ARGV[5])
 local tokens = 0
 -- Without any heartbeat for so long, leases may have ended that nobody could renew; each third of one they are renewed.
 local ABSENCE_MS = math.max(500, tonumber(ARGV[6]) * 2 / 3)
-local LOOKS = 4 -- after batches, in one heartbeat
+local LOOKS, DEADLINE_LOOKS = 4, 100 -- after batches, in one heartbeat
 write_even_if_full()
 local function bits()
   tokens = tokens + 1
@@ -24,8 +24,16 @@ end
 local last = tonumber(redis.call('GET', TAKEN_OVER))
 redis.call('SET', TAKEN_OVER, now, 'EX', 86400)
 if last and now - last > ABSENCE_MS then
+  local until_ms = now + tonumber(ARGV[6])
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', LEASES, '-inf', now)) do
-    redis.call('ZADD', LEASES, now + tonumber(ARGV[6]), id)
+    local batch, chunk, token = parse_attempt(id)
+    local rec = load_chunk(batch, chunk)
+    -- Once: a holder that has not renewed since the last time is dead, however rarely anybody comes here.
+    if rec and rec.t == token and rec.e ~= tonumber(redis.call('ZSCORE', LEASES, id)) then
+      rec.e = until_ms
+      save_chunk(batch, chunk, rec)
+      redis.call('ZADD', LEASES, until_ms, id)
+    end
   end
 end
 
@@ -71,9 +79,15 @@ for _, lane in ipairs(LANES) do
 end
 
 -- One worker at a time looks after a batch: for the others it is not due again for a while.
-local due = redis.call('ZRANGEBYSCORE', OPEN, '-inf', now, 'LIMIT', 0, LOOKS)
-for _, batch in ipairs(due) do
-  local meta = key(batch, part.META)
-  if redis.call('EXISTS', meta) == 1 then redis.call('ZADD', OPEN, next_look(meta), batch) else redis.call('ZREM', OPEN, batch) end
+local due = {}
+for name, looks in pairs({[DEADLINES] = DEADLINE_LOOKS, [OPEN] = LOOKS}) do
+  for _, batch in ipairs(redis.call('ZRANGEBYSCORE', name, '-inf', now, 'LIMIT', 0, looks)) do
+    if redis.call('EXISTS', key(batch, part.META)) == 1 then
+      redis.call('ZADD', name, now + LOOK_AFTER_MS, batch)
+      due[#due + 1] = batch
+    else
+      redis.call('ZREM', name, batch)
+    end
+  end
 end
 return {freed, woken, depth(), redis.call('ZCARD', LEASES), unpack(due)}
