@@ -283,9 +283,9 @@ def test_a_cursor_that_no_stream_gave_is_refused(shared_farm: Any, cursor: str) 
 def test_an_outcome_tells_when_where_and_how_long(shared_farm: Any) -> None:
     async def scenario() -> None:
         async with Farm.connect(**shared_farm) as farm:
-            (worker,) = await farm.workers()
             batch = await farm.submit([CallOperation(key="p", target="farm_targets:pause", args=[0.2, "v"])])
             outcome = await anext(batch.stream())
+            (worker,) = await farm.workers()
             created = (await batch.status()).created_at
             assert (outcome.key, outcome.ok, outcome.value, outcome.error) == ("p", True, "v", None)
             assert (outcome.attempt, outcome.worker) == (1, worker.name)
