@@ -190,6 +190,11 @@ class StoreHarness:
         segments = [decode_segment(self.signer.open(body, context)) for body in bodies]
         return [key for segment in segments for key in segment.operation_keys()]
 
+    async def ends(self) -> int:
+        """How many entries of the stream of outcomes say that the batch has ended."""
+        entries = await self.client.xrange(self.settings.keys.batch(self.batch, Part.OUTCOMES))
+        return sum(b"end" in fields for _, fields in entries)
+
     async def names(self) -> set[str]:
         """All keys on the server that belong to this test, arq's too; without those that every farm has."""
         return await self._all_names() - {

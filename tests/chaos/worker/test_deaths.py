@@ -21,7 +21,7 @@ BACK_WITHIN_S = 5.0
 def test_a_killed_workers_chunks_run_elsewhere_within_seconds(
     start_worker: Any, farm_settings: Any, tmp_path: Path
 ) -> None:
-    """I3. Without the take-over of ended leases (`most = 0` in take_over.lua) nothing runs again."""
+    """I3. Seen to fail without the take-over of ended leases (`most = 0` in take_over.lua): nothing runs again."""
 
     async def scenario() -> None:
         async with Farm.connect(**farm_settings, chunk_operations=5) as farm:
@@ -64,6 +64,8 @@ def test_killing_one_of_two_workers_in_a_large_batch_loses_and_repeats_nothing(
 def test_a_worker_that_stood_still_beyond_its_lease_is_fenced(
     start_worker: Any, farm_settings: Any, tmp_path: Path
 ) -> None:
+    """I1. Seen to fail without the comparison of tokens (`if not rec then` in commit.lua): the zombie's word counts."""
+
     async def scenario() -> None:
         async with Farm.connect(**farm_settings) as farm:
             sleeper = start_worker(lease_s=1, renew_every_s=0.3)
@@ -134,7 +136,7 @@ def test_operations_that_end_within_the_grace_period_are_recorded_by_the_leaving
 def test_an_operation_that_kills_its_worker_is_named_by_the_second_death_and_its_neighbours_complete(
     start_worker: Any, farm_settings: Any, tmp_path: Path
 ) -> None:
-    """I4. Without recorded children (`recorded = False` in `OperationsWork._prepare`) it kills three workers."""
+    """I4. Seen to fail without children after a death (`recorded = False` in chunks/operations.py)."""
     supervised = (sys.executable, "-m", "fuzzfarm_worker", "supervise", "--processes", "1")
 
     async def scenario() -> None:

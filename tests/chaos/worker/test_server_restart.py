@@ -38,6 +38,7 @@ def restartable(tmp_path: Path) -> Iterator[ValkeyServer]:
 def test_everybody_waits_for_the_server_and_goes_on(
     restartable: ValkeyServer, start_worker: Any, tmp_path: Path, how: str
 ) -> None:
+    """I6. Seen to fail where a command is not repeated (`if True` before its error in `Patience.call`)."""
     url, namespace = restartable.connection_url, f"t{secrets.token_hex(4)}"
     # The fixture's own address is overridden: this worker lives on the server that is restarted.
     workers = [start_worker(redis_url=url, namespace=namespace) for _ in range(2)]

@@ -138,6 +138,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 
 
 def test_the_producer_does_not_grow_with_the_number_of_operations(server_url: str, namespace: str) -> None:
+    """I7. Seen to fail where a submit makes a list of its input (`Feed([*operations])` in submission.py)."""
     probe = [sys.executable, "-c", MEMORY_PROBE, server_url, namespace]
     grown = int(subprocess.run(probe, check=True, stdout=subprocess.PIPE, text=True).stdout)
     grown_bytes = grown * (1 if sys.platform == "darwin" else 1024)

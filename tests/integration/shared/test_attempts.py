@@ -77,6 +77,24 @@ def test_a_commit_that_is_repeated_records_nothing_more(drive: Drive) -> None:
     drive(steps)
 
 
+def test_a_batch_ends_when_nothing_is_pending_and_not_before_it_is_sealed(drive: Drive) -> None:
+    """I2. Seen to fail without `c[5] ~= '1'` in `finish_if_complete` of prelude.lua."""
+
+    async def steps(store: StoreHarness) -> None:
+        await store.append(0, call_payload(0, 2))
+        await store.commit(await store.take(store.worker()))
+        status = await store.status()
+        assert (status.state, status.done, status.pending) == (BatchState.SUBMITTING, False, 0)
+        assert await store.ends() == 0
+        await store.append(1, call_payload(2, 1), seal=True)
+        await store.commit(await store.take(store.worker()))
+        status = await store.status()
+        assert (status.state, status.done, status.succeeded) == (BatchState.DONE, True, 3)
+        assert await store.ends() == 1
+
+    drive(steps)
+
+
 def test_the_last_commit_of_a_batch_may_be_repeated(drive: Drive) -> None:
     async def steps(store: StoreHarness) -> None:
         await store.append(0, call_payload(0, 1), seal=True)

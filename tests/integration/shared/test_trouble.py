@@ -45,6 +45,7 @@ def test_leases_that_ended_while_nobody_could_renew_get_one_more(drive: Drive) -
         reaper = store.worker("reaper")
         await reaper.take_over(b"report", 60.0)
         chunk = await store.take(store.worker("holder", SHORT_S))
+        await store.client.zadd(store.settings.keys.leases, {str(chunk.claim.id): 1}, xx=True)
         # As if the server had been away since the last take-over.
         await store.client.decrby(f"{store.settings.namespace}:taken-over", 10**9)
         assert (await reaper.take_over(b"report", 60.0)).freed == 0

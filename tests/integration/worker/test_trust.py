@@ -38,6 +38,7 @@ def error_of(settings: dict[str, Any], operation: Any) -> OperationError:
 
 
 def test_a_target_that_one_worker_refuses_runs_on_another(start_worker: Any, farm_settings: Any) -> None:
+    """I5. Seen to fail where one refusal is enough, or live workers do not count (`is_refused` in prelude.lua)."""
     start_worker(allow_targets="math")
 
     async def scenario() -> None:
@@ -273,6 +274,7 @@ def test_a_payload_that_is_not_signed_as_it_must_be_is_never_executed(
     worker_key: str | None,
     reason: str,
 ) -> None:
+    """I5. Seen to fail without the check of signatures (`_verified`, `_unsigned` in signing.py): it runs."""
     start_worker(**({"signing_key": worker_key} if worker_key else {}))
 
     async def scenario() -> None:
