@@ -42,8 +42,27 @@ _REDIS_OS_ERROR = re.compile(r"Error (\d+) ")
 CREDENTIAL_WORDS = ("noauth", "wrongpass", "invalid password", "invalid username-password", "authentication required")
 """In what servers and redis-py say when a user or password is wrong or missing."""
 
-_WAITED_FOR = (*LOST, redis_errors.OutOfMemoryError)
-"""A full server is waited for like one that is away: that is what holds producers back."""
+FULL = "OOM"
+LOADING = "LOADING"
+REFUSALS = {
+    FULL: "is full",
+    LOADING: "is still loading its data: try again in a moment",
+    "BUSY": "is busy with a script that does not end: stop it with SCRIPT KILL",
+    "MASTERDOWN": "is a replica that has lost its primary: bring that back, or connect to another server",
+    "MISCONF": "takes no changes because it cannot save its data: give its disk room, and look into its log",
+    "NOREPLICAS": "takes no changes because it lacks replicas: bring them back, or lower min-replicas-to-write",
+    "READONLY": "is a replica, which takes no changes: connect to its primary",
+    "TRYAGAIN": "is moving keys to another server: try again in a moment",
+    "UNBLOCKED": "has become a replica just now: connect to its primary",
+}
+"""What servers refuse only for a while, by the first word of the error, and how it is mended. It is waited for like a
+server that is away; with a full one, that is what holds producers back."""
+
+_REFUSED = re.compile(rf"(?:^|[\s'-])({'|'.join(REFUSALS)}) ")
+"""That word in an error. Before Redis 7, and in a transaction, there is text in front of it."""
+
+_CLASSES = {redis_errors.OutOfMemoryError: FULL, redis_errors.ReadOnlyError: "READONLY"}
+"""Errors that redis-py has stripped of their first word."""
 
 _FINAL = (redis_errors.AuthenticationError, redis_errors.AuthorizationError)
 """Subclasses of redis' ConnectionError that waiting rarely mends."""
@@ -97,23 +116,30 @@ def farm_errors(settings: FarmSettings) -> Iterator[None]:
             url, f"what answers at {url} is not a Redis or Valkey server: check host and port"
         ) from exc
     except redis_errors.BusyLoadingError as exc:
-        raise FarmUnreachableError(
-            url, f"the server at {url} is still loading its data: try again in a moment"
-        ) from exc
+        raise FarmUnreachableError(url, f"the server at {url} {REFUSALS[LOADING]}") from exc
     except LOST as exc:
         if _names_credentials(exc):
             raise FarmAuthenticationError(url, _wrong_password(url, exc)) from exc
         raise FarmUnreachableError(
             url, f"no server answers at {url} ({_reason(exc)}): start one, or set FUZZFARM_REDIS_URL or --redis"
         ) from exc
-    except redis_errors.OutOfMemoryError as exc:
-        raise FarmFullError(url) from exc
     except redis_errors.ResponseError as exc:
+        if refusal := refusal_of(exc):
+            sentence = f"the server at {url} {REFUSALS[refusal]}"
+            raise (FarmFullError(url) if refusal == FULL else FarmUnreachableError(url, sentence)) from exc
         if _names_credentials(exc):
             raise FarmAuthenticationError(url, _wrong_password(url, exc)) from exc
         if "unknown command" in str(exc).lower():
             raise NotARedisServerError(url, f"the server at {url} lacks a command that fuzzfarm needs: {exc}") from exc
         raise
+
+
+def refusal_of(exc: BaseException) -> str | None:
+    """Return which of `REFUSALS` this error is; None for any other."""
+    if not isinstance(exc, redis_errors.ResponseError):
+        return None
+    found = _REFUSED.search(str(exc))
+    return _CLASSES.get(type(exc)) or (found[1] if found else None)
 
 
 def _wrong_password(url: str, exc: Exception) -> str:
@@ -134,7 +160,7 @@ def _reason(exc: BaseException) -> str:
 
 
 class Patience:
-    """Repeats an idempotent command while the server is away, with back-off and jitter, and logs that once.
+    """Repeats an idempotent command while the server is away or refuses it, with back-off and jitter; logs that once.
 
     A wrong password is an error at the first command, and is waited for after the server has let us in once: it, or
     its configuration, is being changed.
@@ -146,37 +172,52 @@ class Patience:
     def __init__(self, settings: FarmSettings) -> None:
         self._settings = settings
         self._lost_at: float | None = None
+        self._waiting: set[object] = set()
         self._was_let_in = False
 
     async def call(self, command: Callable[[], Awaitable[T]]) -> T:
         """Return what `command` returns.
 
         Raises:
-            FarmUnreachableError: when the server stayed away for `reconnect_s`.
+            FarmUnreachableError: when the server stayed away, or refused, for `reconnect_s`.
             FarmFullError: when it stayed full for as long.
         """
+        waiter = object()
+        try:
+            return await self._call(command, waiter)
+        finally:
+            self._waiting.discard(waiter)
+            if not self._waiting:
+                self._lost_at = None
+
+    async def _call(self, command: Callable[[], Awaitable[T]], waiter: object) -> T:
         give_up_at = time.monotonic() + self._settings.reconnect_s
         cancellations = _cancellations()
         tries = 0
         while True:
             try:
                 result = await command()
-            except _WAITED_FOR as exc:
-                refused = isinstance(exc, _FINAL) and not self._was_let_in
-                if refused or time.monotonic() >= give_up_at:
+            except (*LOST, redis_errors.ResponseError) as exc:
+                if not self._worth_waiting(exc) or time.monotonic() >= give_up_at:
                     with farm_errors(self._settings):
                         raise
-                self._note_loss(exc)
+                self._note_loss(exc, waiter)
                 await asyncio.sleep(backoff_s(tries))
                 tries += 1
             else:
                 self._was_let_in = True
-                self._note_return()
+                self._note_return(waiter)
                 if _cancellations() > cancellations:
                     raise asyncio.CancelledError
                 return result
 
-    def _note_loss(self, exc: BaseException) -> None:
+    def _worth_waiting(self, exc: Exception) -> bool:
+        if isinstance(exc, _FINAL):
+            return self._was_let_in
+        return isinstance(exc, LOST) or refusal_of(exc) is not None
+
+    def _note_loss(self, exc: BaseException, waiter: object) -> None:
+        self._waiting.add(waiter)
         if self._lost_at is None:
             self._lost_at = time.monotonic()
             log.warning(
@@ -185,8 +226,9 @@ class Patience:
                 reason=_reason(exc),
             )
 
-    def _note_return(self) -> None:
-        if self._lost_at is not None:
+    def _note_return(self, waiter: object) -> None:
+        """Say so, if this command has waited: of a server that refuses changes, readings tell nothing."""
+        if waiter in self._waiting and self._lost_at is not None:
             log.warning("the server is back", waited_s=round(time.monotonic() - self._lost_at, 1))
             self._lost_at = None
 

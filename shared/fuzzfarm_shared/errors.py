@@ -144,7 +144,7 @@ class QueueFullError(FuzzfarmError):
 
 
 class FarmUnreachableError(FuzzfarmError, ConnectionError):
-    """The server could not be reached, or the connection was lost for longer than we may wait.
+    """The server could not be reached, or was away, or refused to work, for longer than we may wait.
 
     Attributes:
         url: the server's address without its password.

@@ -225,6 +225,12 @@ class WakingPool(ArqRedis):
                 if popped is not None and popped[0].decode() in names:
                     await self._give_back(popped)
 
+    async def execute_command(self, *args: Any, **options: Any) -> Any:
+        """Execute a command of arq, which an error would end; a server that refuses it for a while is waited for."""
+        pool: Any = self.connection_pool
+        run: Any = super().execute_command
+        return await pool.patience.call(lambda: run(*args, **options))
+
     def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> Pipeline:
         """Return a pipeline that starts jobs which are ours already."""
         pool: Any = self.connection_pool
@@ -253,6 +259,18 @@ class OwnedJobPipeline(Pipeline):
         """Begin the transaction."""
         super().multi()  # type: ignore[no-untyped-call]
         self.watching = False  # nothing is: else a lost connection ends it, or even the worker, by an UNWATCH
+
+    async def execute(self, raise_on_error: bool = True) -> list[Any]:
+        """Execute the commands; a server that refuses them for a while is waited for, which would end arq."""
+        pool: Any = self.connection_pool
+        commands, run = list(self.command_stack), super().execute
+
+        async def again() -> list[Any]:
+            self.command_stack = list(commands)  # each try empties it
+            return await run(raise_on_error)
+
+        replies: list[Any] = await pool.patience.call(again)
+        return replies
 
     async def immediate_execute_command(self, *args: Any, **options: Any) -> Any:
         """Execute one command of a watched transaction."""

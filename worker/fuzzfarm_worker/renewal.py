@@ -75,6 +75,7 @@ class RenewalThread:
         self._lock = threading.Lock()
         self._stopped = threading.Event()
         self._seen: bytes | str = "$"
+        self._was_told = False
         self._renew_every_ms = max(1, int(min(settings.renew_every_s, longest_block_s(settings)) * 1000))
         self._thread = threading.Thread(target=self._run, name="fuzzfarm-renewal", daemon=True)
         self._client: Redis = Redis.from_url(settings.redis_url, **connection_options(settings))
@@ -129,13 +130,20 @@ class RenewalThread:
         except LOST as exc:
             log.debug("leases could not be renewed", reason=str(exc))
             return
-        except RedisError as exc:  # a full server, for one: the next renewal may find it mended
-            log.warning("leases could not be renewed", reason=str(exc))
+        except RedisError as exc:  # a full server, for one: a later renewal may find it mended
+            self._tell_once(exc)
             return
+        self._was_told = False
         for lease, reply in zip(leases, replies, strict=True):
             lease.watched = reply == _WATCHED
             if reply in _ENDS and not self._loop.is_closed():
                 self._loop.call_soon_threadsafe(lease.end, _ENDS[reply])
+
+    def _tell_once(self, exc: RedisError) -> None:
+        """Log why the server renews no leases, once until it does again."""
+        level = log.debug if self._was_told else log.warning
+        level("leases could not be renewed", reason=str(exc))
+        self._was_told = True
 
     def _evaluate(self, arguments: list[Any]) -> list[bytes]:
         namespace = self._settings.namespace

