@@ -82,7 +82,7 @@ def command_script(command: Sequence[str], given: bytes, title: str) -> str:
 def _folders_of(module: ModuleType) -> list[str]:
     """Return what stands in front of the module path; nothing for a module that this environment finds anyway."""
     file = getattr(module, "__file__", None)
-    own = list(takewhile(lambda entry: entry not in _STDLIB and not entry.endswith(".zip"), sys.path))
+    own = list(dict.fromkeys(takewhile(lambda entry: entry not in _STDLIB and not entry.endswith(".zip"), sys.path)))
     return own if file is not None and str(import_root(Path(file).resolve())) in own else []
 
 

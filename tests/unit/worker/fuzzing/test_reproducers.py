@@ -1,3 +1,4 @@
+import ast
 import base64
 import dataclasses
 import json
@@ -64,7 +65,11 @@ def reproduced(found: object, *options: str, path: str = HERE) -> dict[str, Any]
 def test_a_script_fails_as_the_finding_did(target: str, strategy: str | None, fails_with: str, tmp_path: Path) -> None:
     [found] = run(operation(target, strategy=strategy)).findings
     script = tmp_path / "it.py"
-    script.write_text(reproduced(found)["script"])
+    source = reproduced(found)["script"]
+    folders = ast.literal_eval(source.partition("sys.path[:0] = ")[2].partition("\n")[0])
+    assert HERE in folders
+    assert len(set(folders)) == len(folders)
+    script.write_text(source)
     done = python(str(script), cwd=tmp_path, path="")
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith(fails_with)
