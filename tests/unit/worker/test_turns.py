@@ -30,6 +30,7 @@ def test_turns_grow_with_the_age_of_the_operation() -> None:
 def test_turns_are_short_enough_for_all_who_wait_to_have_one_before_the_time_is_over() -> None:
     assert around(98, left_s=10).turn_s == pytest.approx(0.2)
     assert around(18, left_s=6).turn_s == pytest.approx(0.6)
+    assert around(18, left_s=12, change_s=0.4).turn_s == pytest.approx(0.8)
     assert around(10_000, left_s=10).turn_s == SHORTEST_TURN_S
     assert around(0, left_s=0.1).turn_s == SHORTEST_TURN_S
     assert around(3, left_s=1000).turn_s == 1.0

@@ -145,7 +145,8 @@ class ShardWork:
             await self._confirm()
         else:  # it did not make a failure smaller, too
             station = attempt.station
-            station.change_s += CHANGE_WEIGHT * (time.monotonic() - started - turn.ran_s - station.change_s)
+            change_s = time.monotonic() - started - turn.ran_s
+            station.change_s += (CHANGE_WEIGHT if station.change_s else 1.0) * (change_s - station.change_s)
         if turn.over:
             await self._share_rest(turn, ends_at)
         return turn.over

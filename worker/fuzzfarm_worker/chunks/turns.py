@@ -61,7 +61,7 @@ class Circumstances:
         wanted = min(LONGEST_TURN_S, max(LEAST_TURN_S, CHANGES_PER_TURN * self.change_s, SHARE_OF_AGE * self.age_s))
         if self.left_s is None:
             return wanted
-        fair = self.left_s * self.slots / (self.crowd.waiting + self.slots)
+        fair = self.left_s * self.slots / (self.crowd.waiting + self.slots) - self.change_s
         return min(wanted, max(SHORTEST_TURN_S, fair))
 
     def parts(self, examples: int) -> int:
