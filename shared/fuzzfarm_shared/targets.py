@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from functools import lru_cache
 from hashlib import blake2b
+from types import ModuleType
 from typing import Any
 
 from fuzzfarm_shared.errors import TargetError
@@ -86,6 +87,20 @@ def _check_importable(target: Any, module: str, qualname: str) -> None:
         raise TargetError(name, f"{name} is not what that name imports (decorated or replaced?): pass its name as text")
 
 
+def import_module_of(name: str) -> ModuleType:
+    """Import and return the module of target `name`.
+
+    Raises:
+        TargetError: when it cannot be imported; the cause is chained.
+    """
+    try:
+        return importlib.import_module(name.partition(":")[0])
+    except KeyboardInterrupt:
+        raise
+    except BaseException as exc:  # a module may end with SystemExit, or with a test framework's own "skip this"
+        raise import_failure(name, exc) from exc
+
+
 def import_target(name: str) -> Any:
     """Import and return what `module:qualname` names.
 
@@ -93,12 +108,7 @@ def import_target(name: str) -> Any:
         TargetError: when the module cannot be imported or has no such attribute; the cause is chained.
     """
     module_name, _, qualname = name.partition(":")
-    try:
-        found: Any = importlib.import_module(module_name)
-    except KeyboardInterrupt:
-        raise
-    except BaseException as exc:  # a module may end with SystemExit, or with a test framework's own "skip this"
-        raise import_failure(name, exc) from exc
+    found: Any = import_module_of(name)
     for part in qualname.split("."):
         try:
             found = getattr(found, part)

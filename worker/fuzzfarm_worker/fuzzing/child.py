@@ -13,6 +13,7 @@ import socket
 import traceback
 from typing import TYPE_CHECKING, Any
 
+from fuzzfarm_shared.targets import import_module_of
 from fuzzfarm_worker.fuzzing.apart import DUMP_SIGNAL
 from fuzzfarm_worker.fuzzing.frames import BlockingChannel
 from fuzzfarm_worker.fuzzing.printed import Printed
@@ -31,12 +32,12 @@ STDOUT = 1
 """The descriptor of the file to which both streams of the child go."""
 
 
-def prepare(options: dict[str, Any]) -> Subject:
-    """Load a target in the zygote, so that its children have it.
+def prepare(options: dict[str, Any]) -> Subject | None:
+    """Import a module, or load a target, in the zygote, so that its children have it.
 
     Args:
-        options: `target`, `strategy` (or None), and `own`: those of these names that must be defined in the module that
-            they name.
+        options: `module`, a target whose module is imported; or `target`, `strategy` (or None), and `own`: those of
+            these names that must be defined in the module that they name.
 
     Raises:
         TargetError: when it cannot be fuzzed.
@@ -44,7 +45,11 @@ def prepare(options: dict[str, Any]) -> Subject:
     from fuzzfarm_worker.fuzzing import generation, subject  # noqa: PLC0415 - loads Hypothesis
 
     generation.pin_constants()
-    enter_suite_of(options["target"])
+    module = options.get("module")
+    enter_suite_of(module or options["target"])
+    if module is not None:
+        import_module_of(module)
+        return None
     for name in options["own"]:
         subject.check_own(name)
     return subject.load(options["target"], options["strategy"])

@@ -1,4 +1,4 @@
-"""Where fuzzing children come from: zygotes, each of which has one target loaded."""
+"""Where fuzzing children come from: zygotes, each of which has one module imported, and the targets in it loaded."""
 
 from __future__ import annotations
 
@@ -9,21 +9,23 @@ from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import ExitStack
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 from fuzzfarm_shared.operations import FuzzOperation
 from fuzzfarm_shared.targets import import_failure
 from fuzzfarm_worker.environment import interpreter_environment
 from fuzzfarm_worker.fuzzing.child import PREPARE, SERVE
 from fuzzfarm_worker.fuzzing.interpreter import ChildLostError, Interpreter
+from fuzzfarm_worker.fuzzing.words import is_name
 from fuzzfarm_worker.processes import Limits, ProcessManager
 from fuzzfarm_worker.sandbox.cells import open_memory
-from fuzzfarm_worker.sandbox.errors import ModuleRefusedError, SandboxError
+from fuzzfarm_worker.sandbox.child import ForkedChild
+from fuzzfarm_worker.sandbox.errors import ModuleRefusedError, SandboxError, ThreadsStartedError
 from fuzzfarm_worker.sandbox.link import ZygoteLink
 from fuzzfarm_worker.sandbox.pool import MAX_FILE_BYTES
 
 MOST_ZYGOTES = 8
-"""Targets whose zygotes are kept; the one that was used least recently ends first."""
+"""Zygotes that are kept; the one that was used least recently ends first."""
 
 
 class Target(NamedTuple):
@@ -37,6 +39,11 @@ class Target(NamedTuple):
         """Return that of an operation."""
         return cls(operation.target, operation.strategy)
 
+    @property
+    def module(self) -> str | None:
+        """The module that it is in; None for a command."""
+        return self.target.partition(":")[0] if is_name(self.target) else None
+
 
 class Nursery:
     """Forks children of any target; use it as `async with`, which ends all of them.
@@ -49,7 +56,8 @@ class Nursery:
     def __init__(self, processes: ProcessManager, listed: Callable[[str], bool] = lambda _name: True) -> None:
         self._processes = processes
         self._listed = listed
-        self._links: OrderedDict[Target, asyncio.Task[ZygoteLink]] = OrderedDict()
+        self._links: OrderedDict[str | Target, asyncio.Task[ZygoteLink]] = OrderedDict()
+        self._alone: set[Target] = set()
         self._ending: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
@@ -74,14 +82,15 @@ class Nursery:
             TargetError: when the target cannot be fuzzed, or importing it ends or blocks its interpreter.
             ChildLostError: when no child can be forked.
         """
-        link = await self._link(target)
         with ExitStack() as undo:
             printed = open_memory("fuzzfarm-printed")
             undo.callback(os.close, printed)
             fcntl.fcntl(printed, fcntl.F_SETFL, os.O_APPEND)
             limits = Limits(memory_bytes=memory_bytes, file_size_bytes=MAX_FILE_BYTES, core=0)
             try:
-                forked = await link.fork(printed, limits)
+                forked = await self._forked(target, printed, limits)
+            except ModuleRefusedError as exc:
+                raise import_failure(target.target, str(exc)) from exc
             except SandboxError as exc:
                 raise ChildLostError(f"no child can be forked: {exc}") from exc
             undo.pop_all()
@@ -93,35 +102,45 @@ class Nursery:
             raise
         return child
 
-    async def _link(self, target: Target) -> ZygoteLink:
-        """Return the living zygote of a target; whoever asks for one that is being started waits for the same."""
-        starting = self._links.get(target)
+    async def _forked(self, target: Target, printed: int, limits: Limits) -> ForkedChild:
+        """Fork a child of the zygote that the module has, or of one of its own where loading it starts threads."""
+        module, options = target.module, self._options(target)
+        if module is not None and target not in self._alone:
+            link = await self._link(module, {"module": target.target})
+            try:
+                return await link.fork(printed, limits, options)
+            except ThreadsStartedError:
+                self._alone.add(target)
+        return await (await self._link(target, options)).fork(printed, limits)
+
+    def _options(self, target: Target) -> dict[str, Any]:
+        own = [name for name in target if name is not None and not self._listed(name)]
+        return {"target": target.target, "strategy": target.strategy, "own": own}
+
+    async def _link(self, key: str | Target, options: dict[str, Any]) -> ZygoteLink:
+        """Return the living zygote of a module, or of a target; who asks for one that is being started waits for it."""
+        starting = self._links.get(key)
         if starting is None or _is_gone(starting):
             if starting is not None:
-                self._end(target)
-            starting = self._links[target] = asyncio.create_task(self._start(target))
-        self._links.move_to_end(target)
+                self._end(key)
+            starting = self._links[key] = asyncio.create_task(self._start(options))
+        self._links.move_to_end(key)
         while len(self._links) > MOST_ZYGOTES:
             self._end(next(iter(self._links)))
         return await asyncio.shield(starting)
 
-    async def _start(self, target: Target) -> ZygoteLink:
-        own = [name for name in target if name is not None and not self._listed(name)]
-        options = {"target": target.target, "strategy": target.strategy, "own": own}
-        try:
-            return await ZygoteLink.start(
-                self._processes,
-                PREPARE.partition(":")[0],  # which imports the module, after what pytest would import first
-                SERVE,
-                prepare=PREPARE,
-                options=options,
-                env=fuzzing_environment(),
-            )
-        except ModuleRefusedError as exc:
-            raise import_failure(target.target, str(exc)) from exc
+    async def _start(self, options: dict[str, Any]) -> ZygoteLink:
+        return await ZygoteLink.start(
+            self._processes,
+            PREPARE.partition(":")[0],  # which imports the module, after what pytest would import first
+            SERVE,
+            prepare=PREPARE,
+            options=options,
+            env=fuzzing_environment(),
+        )
 
-    def _end(self, target: Target) -> None:
-        task = asyncio.create_task(_stop(self._links.pop(target)))
+    def _end(self, key: str | Target) -> None:
+        task = asyncio.create_task(_stop(self._links.pop(key)))
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)
 

@@ -11,5 +11,9 @@ class ModuleRefusedError(SandboxError):
     """A module that cannot be imported here: it raises, ends its interpreter, or takes too long."""
 
 
+class ThreadsStartedError(SandboxError):
+    """Preparing a child started threads, which do not survive a fork."""
+
+
 class ZygoteLostError(SandboxError):
     """A zygote that ended, or does not answer."""

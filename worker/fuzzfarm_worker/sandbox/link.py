@@ -19,7 +19,7 @@ from fuzzfarm_worker.environment import interpreter_environment
 from fuzzfarm_worker.failures import ending_name
 from fuzzfarm_worker.processes import CommandResult, CommandSpec, GuardianLostError, Limits, ProcessManager
 from fuzzfarm_worker.sandbox.child import ChildEnd, ForkedChild
-from fuzzfarm_worker.sandbox.errors import ModuleRefusedError, ZygoteLostError
+from fuzzfarm_worker.sandbox.errors import ModuleRefusedError, ThreadsStartedError, ZygoteLostError
 from fuzzfarm_worker.sandbox.frames import MAX_ANSWER_BYTES, READ_BYTES, BrokenStreamError, FrameReader, framed
 
 if TYPE_CHECKING:
@@ -132,23 +132,32 @@ class ZygoteLink:
         """Whether it can be asked for children."""
         return self._reading and not self.lost.done()
 
-    async def fork(self, output: Pipes | int, limits: Limits) -> ForkedChild:
+    async def fork(self, output: Pipes | int, limits: Limits, options: dict[str, Any] | None = None) -> ForkedChild:
         """Return a fresh child that is held to `limits`; the caller kills and closes it.
 
         What it prints goes through a pipe of `output`, or into the file of that descriptor, which stays the caller's.
         Cancelling kills it.
 
+        Args:
+            output: where it prints.
+            limits: what it is held to.
+            options: what `prepare` is called with for it, once for all children with equal ones; None: it gets what
+                was prepared at the start.
+
         Raises:
             ZygoteLostError: when the zygote ends, cannot fork, or does not answer.
+            TargetError: as `prepare` raises it.
+            ModuleRefusedError: when `prepare` raises something else, or ends its interpreter.
+            ThreadsStartedError: when it starts threads.
         """
         child, ends = await ForkedChild.prepare(output)
         number = next(self._numbers)
         forked: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._forking[number] = (child, forked)
         try:
-            self._send(["fork", number, list(limits.as_tuple())], ends.descriptors())
+            self._send(["fork", number, list(limits.as_tuple()), options], ends.descriptors())
             ends.close()
-            async with asyncio.timeout(FORK_TIMEOUT_S):
+            async with asyncio.timeout(FORK_TIMEOUT_S if options is None else LOAD_TIMEOUT_S):
                 await forked
         except BaseException as exc:
             self._forking.pop(number, None)
@@ -231,6 +240,16 @@ class ZygoteLink:
         _, forked = self._forking.pop(number, (None, None))
         if forked is not None and not forked.done():
             forked.set_exception(ZygoteLostError(f"it cannot fork: {reason}"))
+
+    def _told_refused(self, number: int, reason: str, target: str) -> None:
+        _, forked = self._forking.pop(number, (None, None))
+        if forked is not None and not forked.done():
+            forked.set_exception(TargetError(target, reason) if target else ModuleRefusedError(reason))
+
+    def _told_threaded(self, number: int) -> None:
+        _, forked = self._forking.pop(number, (None, None))
+        if forked is not None and not forked.done():
+            forked.set_exception(ThreadsStartedError("it starts threads"))
 
     def _told_exited(self, number: int, status: int, _peak_kib: int, _cpu_us: int) -> None:
         child = self._children.pop(number, None)

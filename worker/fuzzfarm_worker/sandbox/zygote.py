@@ -36,6 +36,7 @@ from typing import Any, NoReturn
 
 from fuzzfarm_shared.errors import TargetError
 from fuzzfarm_shared.values import pack, unpack
+from fuzzfarm_worker.failures import ending_name
 from fuzzfarm_worker.processes.guardian import ORPHAN_WAIT_S, RETRY_S, TAG_PREFIX_SHIFT, tag_of
 from fuzzfarm_worker.sandbox.cells import Cells
 from fuzzfarm_worker.sandbox.confinement import Confinement, confine
@@ -43,6 +44,11 @@ from fuzzfarm_worker.sandbox.frames import MAX_REQUEST_BYTES, READ_BYTES, FrameR
 
 COLD = "--cold"
 """Argument of a zygote whose children import the module themselves."""
+
+TRIED, TRIED_WITH_THREADS = 86, 87
+"""Exit codes of a fork that tried to prepare something: which no interpreter has by accident."""
+
+THREADS = "it starts threads"
 
 CHILD_TAG = 1 << 31
 """Set in the tags of children, so that none equals that of a leader of the guardian."""
@@ -78,6 +84,8 @@ class Zygote:
         self._serve: Any = None
         self._prepare: Callable[[], Any] = _nothing
         self._prepared: Any = None
+        self._prepare_with: Callable[[dict[str, Any]], Any] = _nothing
+        self._prepared_with: dict[bytes, Any] = {}
         self._wakeup, self._waker = os.pipe()
         self._signals: dict[int, Any] = {}
         self._poll = select.poll()
@@ -90,7 +98,8 @@ class Zygote:
         sys.path[:] = hello["path"]
         self._serve = _named(hello["serve"])
         if hello["prepare"]:
-            self._prepare = functools.partial(_named(hello["prepare"]), hello["options"])
+            self._prepare_with = _named(hello["prepare"])
+            self._prepare = functools.partial(self._prepare_with, hello["options"])
         if COLD not in sys.argv:
             self._import(hello)
         self._watch_signals()
@@ -156,12 +165,25 @@ class Zygote:
         for body in self._frames.feed(data):
             op, number, *rest = unpack(body)
             if op == "fork":
-                self._fork(number, rest[0], [self._descriptors.popleft() for _ in range(3)])
+                ends = [self._descriptors.popleft() for _ in range(3)]
+                try:
+                    self._fork(number, *rest, descriptors=ends)
+                finally:
+                    for end in ends:
+                        os.close(end)
             else:
                 self._kill(number)
         return bool(data)
 
-    def _fork(self, number: int, limits: list[int | None], descriptors: list[int]) -> None:
+    def _fork(
+        self, number: int, limits: list[int | None], options: dict[str, Any] | None, *, descriptors: list[int]
+    ) -> None:
+        prepare = self._prepare if options is None else functools.partial(self._prepare_with, options)
+        try:
+            prepared = self._prepared if options is None else self._prepared_for(options, prepare)
+        except _UnpreparedError as exc:
+            self._tell(*exc.reply(number))
+            return
         self._forks += 1
         tag = None if self._tags is None else self._tags | self._forks % CHILD_TAG
         confinement = Confinement(limits, tag, descriptors[2])
@@ -174,14 +196,33 @@ class Zygote:
             self._tell("failed", number, str(exc))
         else:
             if pid == 0:
-                self._become_child(confinement, parent, *descriptors[:2])
+                serving = prepare if COLD in sys.argv else lambda: prepared
+                self._become_child(confinement, parent, serving, *descriptors[:2])
             self._children[pid] = (number, tag)
             self._tell_with_pidfd(number, pid)
-        finally:
-            for descriptor in descriptors:
-                os.close(descriptor)
 
-    def _become_child(self, confinement: Confinement, parent: int, connection: int, memory: int) -> NoReturn:
+    def _prepared_for(self, options: dict[str, Any], prepare: Callable[[], Any]) -> Any:
+        """Return what children with these options get, which is prepared once, and in a fork before.
+
+        That fork may end in our place; else the children of others would end with us.
+        """
+        if COLD in sys.argv:
+            return None
+        key = pack(options)
+        if key not in self._prepared_with:
+            _try(prepare)
+            try:
+                self._prepared_with[key] = prepare()
+            except TargetError as exc:
+                raise _UnpreparedError(str(exc), exc.target) from exc
+            except BaseException as exc:
+                raise _UnpreparedError(f"{type(exc).__name__}: {exc}") from exc
+            gc.freeze()
+        return self._prepared_with[key]
+
+    def _become_child(
+        self, confinement: Confinement, parent: int, prepare: Callable[[], Any], connection: int, memory: int
+    ) -> NoReturn:
         code = 1
         try:
             signal.set_wakeup_fd(-1)
@@ -194,8 +235,7 @@ class Zygote:
             faulthandler.enable(file=2, all_threads=False)
             cells = Cells(memory)
             os.close(memory)
-            prepared = self._prepare() if COLD in sys.argv else self._prepared
-            self._serve(socket.socket(fileno=connection), cells, prepared)
+            self._serve(socket.socket(fileno=connection), cells, prepare())
             code = 0
         except BaseException:  # noqa: BLE001 - nothing may go on to be a second zygote
             traceback.print_exc()
@@ -278,8 +318,40 @@ def _named(name: str) -> Any:
     return getattr(importlib.import_module(module), function)
 
 
-def _nothing() -> None:
+def _nothing(_: dict[str, Any] | None = None) -> None:
     """Prepare nothing."""
+
+
+class _UnpreparedError(Exception):
+    """Nothing can be prepared for a child.
+
+    Args:
+        reason: why; THREADS when that starts threads.
+        target: what cannot be used, or "".
+    """
+
+    def __init__(self, reason: str, target: str = "") -> None:
+        super().__init__(reason)
+        self.target = target
+
+    def reply(self, number: int) -> tuple[Any, ...]:
+        """Return what the worker is told."""
+        return ("threaded", number) if str(self) == THREADS else ("refused", number, str(self), self.target)
+
+
+def _try(prepare: Callable[[], Any]) -> None:
+    """Prepare in a fork; raises when that ends its interpreter, or starts threads, but not what `prepare` raises."""
+    pid = os.fork()
+    if pid == 0:
+        with contextlib.suppress(BaseException):  # it comes once more, where it can be told
+            prepare()
+        os._exit(TRIED if threading.active_count() == 1 else TRIED_WITH_THREADS)
+    _, status = os.waitpid(pid, 0)
+    code = os.waitstatus_to_exitcode(status)
+    if code == TRIED_WITH_THREADS:
+        raise _UnpreparedError(THREADS)
+    if code != TRIED:
+        raise _UnpreparedError(f"loading it ends its interpreter ({ending_name(code)})")
 
 
 def _own_tag() -> int | None:
