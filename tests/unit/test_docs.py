@@ -159,3 +159,10 @@ def test_every_dependency_is_explained() -> None:
     names = {re.split(r"[\[<>=;~! ]", requirement)[0] for requirement in required}
     explained = set(re.findall(r"^\| `([\w-]+)` \|", (ROOT / "docs" / "dependencies.md").read_text(), re.MULTILINE))
     assert explained == names
+
+
+def test_every_promise_names_tests_that_exist() -> None:
+    named = re.findall(r"`(\w[\w/]*\.py)::(\w+)`", (ROOT / "docs" / "guarantees.md").read_text())
+    assert len(named) >= 7
+    for file, name in named:
+        assert f"def {name}(" in (ROOT / "tests" / file).read_text(), f"{file} has no {name}"
