@@ -28,8 +28,8 @@ MIN_KEY_BYTES = 32
 MAX_BODY_BYTES = 256 * 1024 * 1024
 """Most that any setting allows: half of what servers take as one value (Redis, proto-max-bulk-len)."""
 
-SLACK_BYTES = 1024 * 1024
-"""What the keys and times of outcomes may add to the largest value."""
+SLACK_BYTES = 8 * 1024 * 1024
+"""What many outcomes together may take beyond the largest value: twice what workers put into a segment."""
 
 _HEADER = struct.Struct(">BBQ")
 _MAC_BYTES = 32

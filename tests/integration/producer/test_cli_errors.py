@@ -52,7 +52,7 @@ def test_an_unreachable_server_is_exit_code_3(cli, words):
         (["fuzz", "--exampels", "3", "json"], "No such option"),
         (["fuzz", "--examples", "0", "json"], "examples"),
         (["fuzz", "--examples", "many", "json"], "--examples"),
-        (["fuzz", "--examples", "3", "--time", "3", "json"], "examples or time_s, not both"),
+        (["fuzz", "--examples", "3", "--time", "3", "json"], "--examples and --time both say how long to run"),
         (["exec", "--priority", "urgent", "--", "true"], "Invalid value for '--priority': 'urgent' is not one of"),
         (["exec", "--deadline", "-1", "--", "true"], "-1.0 cannot be a deadline: give seconds, more than 0"),
         (["fuzz", "--memory", "lots", "json"], "'lots' is no size"),

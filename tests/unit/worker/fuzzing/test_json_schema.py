@@ -238,7 +238,7 @@ def _containing(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
 
 
 @given(some_schemas(), st.data())
-@settings(max_examples=300)
+@settings(max_examples=60)
 def test_what_is_generated_from_any_schema_is_allowed(schema: Any, data: st.DataObject) -> None:
     try:
         strategy = schema_strategy(schema)
@@ -250,7 +250,7 @@ def test_what_is_generated_from_any_schema_is_allowed(schema: Any, data: st.Data
 
 @given(some_schemas(), st.recursive(JSON, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(
     st.sampled_from(("a", "b", "ab", "x")), inner, max_size=3)))  # fmt: skip
-@settings(max_examples=500)
+@settings(max_examples=150)
 def test_what_is_allowed_is_what_another_implementation_allows(schema: Any, value: Any) -> None:
     assert allows(Document(schema), schema, value) == Draft202012Validator(schema).is_valid(value)
 
