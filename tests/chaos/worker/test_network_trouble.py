@@ -66,8 +66,7 @@ def test_a_cut_that_everybody_has_costs_time_and_nothing_else(
 ) -> None:
     """I6. Leases that ended while nobody could renew are no deaths: nothing runs twice.
 
-    Seen to fail without that (a hundred times `ABSENCE_MS` in take_over.lua), and where a command is not repeated
-    (`if True` before its error in `Patience.call`).
+    Seen to fail where a command is not repeated (`if True` before its error in `Patience.call`).
     """
     namespace = f"t{secrets.token_hex(4)}"
 

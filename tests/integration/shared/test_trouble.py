@@ -40,6 +40,8 @@ def test_a_fuzz_operation_that_nobody_can_read_is_one_failed_operation(drive: Dr
 
 
 def test_leases_that_ended_while_nobody_could_renew_get_one_more(drive: Drive) -> None:
+    """I6. Seen to fail where no absence is noticed (`if false then` before the extension in take_over.lua)."""
+
     async def steps(store: StoreHarness) -> None:
         await store.append(0, call_payload(0, 2), seal=True)
         reaper = store.worker("reaper")
