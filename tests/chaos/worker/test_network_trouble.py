@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,9 @@ from fuzzfarm import CallOperation, Farm, FarmFullError
 
 QUICK = {"lease_s": 1.0, "renew_every_s": 0.3, "answer_timeout_s": 1.0, "commit_every_s": 0.2}
 """Settings of workers with which cuts of seconds are long."""
+
+CUT_S = 60.0 if os.environ.get("FUZZFARM_SOAK") else 4.0
+"""Longer than the leases here; in a soak longer than any lease."""
 
 
 @pytest.fixture
@@ -77,12 +81,13 @@ def test_a_cut_that_everybody_has_costs_time_and_nothing_else(
             async with Farm.connect(link.url, **settings, chunk_operations=4) as farm:
                 await until_workers(farm, 2)
                 quick = [CallOperation(key=f"q{n}", target="farm_targets:pause", args=[0.01, n]) for n in range(400)]
-                batch = await farm.submit([*waiting_calls(tmp_path, 4), *quick])
+                waiting = [call.model_copy(update={"timeout_s": None}) for call in waiting_calls(tmp_path, 4)]
+                batch = await farm.submit([*waiting, *quick])
                 stream = batch.stream()
                 seen = [await anext(stream) for _ in range(20)]
                 await until(lambda: len(runs(tmp_path)) == 4)
                 link.cut()
-                await asyncio.sleep(4)  # the cut, which is longer than the lease
+                await asyncio.sleep(CUT_S)
                 link.heal()
                 (tmp_path / "go").touch()
                 async with asyncio.timeout(WAIT_S):
