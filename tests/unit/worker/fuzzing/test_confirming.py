@@ -31,6 +31,12 @@ def confirmed(fuzz: FuzzOperation, *findings: Finding, **options: Any) -> list[F
     return asyncio.run(main())
 
 
+@pytest.fixture(autouse=True)
+def ample_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a busy machine not cut runs short; a test of the budget sets its own."""
+    monkeypatch.setattr(confirming, "BUDGET_S", 60.0)
+
+
 @pytest.mark.parametrize("target", ["fails_above_a_thousand", "exits", "segfaults", "recurses"])
 def test_a_finding_that_always_fails_is_seen_to(target: str) -> None:
     fuzz = operation(target)
@@ -60,6 +66,7 @@ def test_a_failure_of_another_kind_does_not_confirm_a_finding() -> None:
 
 
 def test_a_hang_is_run_again_as_often_as_its_budget_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(confirming, "BUDGET_S", 2.0)
     fuzz = operation("hangs", example_timeout_s=0.5)
     finding = found_by(fuzz, 60)
     [confirmation] = confirmed(fuzz, finding)
