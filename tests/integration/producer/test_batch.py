@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
 import pytest
+from books import until
 from redis import Redis
 
 from fuzzfarm import (
@@ -30,13 +30,6 @@ def wait_calls(folder: Path, count: int) -> list[CallOperation]:
         CallOperation(key=f"k{n}", target="farm_targets:note_and_wait_for", args=[str(folder), f"k{n}", "go"])
         for n in range(count)
     ]
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """For what happens in other processes, which tell it by files."""
-    async with asyncio.timeout(WAIT_S):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 def test_a_wait_that_times_out_leaves_the_batch_running(shared_farm: Any, tmp_path: Path) -> None:

@@ -7,18 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from books import until_workers
 from redis.asyncio import Redis
 
 from fuzzfarm import Batch, CallOperation, ErrorKind, Farm, InvalidOperationError, Priority, SubprocessJob
 from fuzzfarm_shared.keys import Keys, Part
 
 WAIT_S = 30.0
-
-
-async def until_workers(farm: Farm, count: int) -> None:
-    async with asyncio.timeout(WAIT_S):
-        while len(await farm.workers()) < count:
-            await asyncio.sleep(0.02)
 
 
 def order_of_runs(folder: Path) -> list[str]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from books import until, until_workers
 
 from fuzzfarm import CallOperation, Farm
 
@@ -25,18 +25,6 @@ def waiting_calls(folder: Path, count: int, function: str = "note_and_wait_for")
 
 def started_on(folder: Path, pid: int) -> int:
     return sum(note.read_text() == f"{pid}\n" for note in folder.glob("k*"))
-
-
-async def until(condition: Callable[[], bool], within_s: float = WAIT_S) -> None:
-    async with asyncio.timeout(within_s):
-        while not condition():
-            await asyncio.sleep(0.005)
-
-
-async def until_workers(farm: Farm, count: int) -> None:
-    async with asyncio.timeout(WAIT_S):
-        while len(await farm.workers()) < count:
-            await asyncio.sleep(0.02)
 
 
 @pytest.mark.parametrize("chunk_operations", [1, 10, 1_000])

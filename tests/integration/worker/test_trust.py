@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from books import until_workers
 from redis.asyncio import Redis
 
 from fuzzfarm import CallOperation, ErrorKind, Farm, FuzzOperation, OperationError, SignatureError, SubprocessJob
@@ -16,12 +17,6 @@ from fuzzfarm_shared.signing import Signer
 
 WAIT_S = 30.0
 KEY, OTHER_KEY = "k" * 32, "o" * 32
-
-
-async def until_workers(farm: Farm, count: int) -> None:
-    async with asyncio.timeout(WAIT_S):
-        while len(await farm.workers()) < count:
-            await asyncio.sleep(0.02)
 
 
 def note(folder: Path, key: str) -> CallOperation:
