@@ -17,7 +17,7 @@ from fuzzfarm_shared.keys import AttemptId
 from fuzzfarm_shared.log import get_logger
 from fuzzfarm_shared.reports import HEARTBEAT_TTL_S, WorkerReport
 from fuzzfarm_shared.settings import WorkerHostSettings
-from fuzzfarm_shared.store import AttemptStore, Claim, ReapingStore, Refused, Server, TellingStore
+from fuzzfarm_shared.store import AttemptStore, Claim, ReadingStore, ReapingStore, Refused, Server, TellingStore
 from fuzzfarm_worker.allowlist import AllowList
 from fuzzfarm_worker.chunks import Attempt, Station, work_of
 from fuzzfarm_worker.executors.kernel import Kernel
@@ -59,7 +59,8 @@ class WorkerHost:
         self.intake = Intake(self.kernel, settings.max_children)
         self.server = Server(connect(settings), settings)
         self.store = AttemptStore(self.server, self.name, settings.lease_s)
-        self._reaper = Reaper(self.store, ReapingStore(self.server, settings.signer), settings.signer, self.name)
+        reaping, readings = ReapingStore(self.server, settings.signer), ReadingStore(self.server, settings.signer)
+        self._reaper = Reaper(self.store, reaping, readings, settings.signer, self.name)
         self._allowed = AllowList.from_settings(settings)
         self._pressure = MemoryPressure(settings.memory_reserve, Memory())
         self._warnings = warnings_of(settings)

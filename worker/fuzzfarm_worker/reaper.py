@@ -18,7 +18,7 @@ from fuzzfarm_shared.ranges import RangeSet
 from fuzzfarm_shared.segments import Segment, encode_segment
 from fuzzfarm_shared.settling import settle_waiting
 from fuzzfarm_shared.signing import Signer
-from fuzzfarm_shared.store import AttemptStore
+from fuzzfarm_shared.store import AttemptStore, ReadingStore
 from fuzzfarm_shared.store.readings import operations_context, outcome_context
 from fuzzfarm_shared.store.reaping import LostChunks, LostOperations, LostPayload, Queued, ReapingStore, Stopped
 
@@ -36,13 +36,17 @@ class Reaper:
     Args:
         store: settles chunks that nobody holds.
         reaping: says what must be done.
+        readings: says what signatures are bound to.
         signer: signs what is recorded.
         name: of this worker, in every outcome.
     """
 
-    def __init__(self, store: AttemptStore, reaping: ReapingStore, signer: Signer, name: str) -> None:
+    def __init__(
+        self, store: AttemptStore, reaping: ReapingStore, readings: ReadingStore, signer: Signer, name: str
+    ) -> None:
         self._store = store
         self._reaping = reaping
+        self._readings = readings
         self._signer = signer
         self._name = name
         self._due: asyncio.Queue[str] = asyncio.Queue()
@@ -80,7 +84,7 @@ class Reaper:
             log.warning("chunks whose jobs were lost are queued again", batch=batch, chunks=found.chunks)
 
     async def _restore(self, batch: str, lost: LostChunks) -> None:
-        submit_id = await self._reaping.submit_id(batch)
+        submit_id = await self._readings.submit_id(batch)
         recorded = await self._reaping.recorded(batch, submit_id)
         for found in lost.payloads:
             payload = await self._payload(batch, submit_id, found.number)
@@ -99,7 +103,7 @@ class Reaper:
             return None
 
     async def _abandon(self, batch: str, pending: int) -> None:
-        submit_id = await self._reaping.submit_id(batch)
+        submit_id = await self._readings.submit_id(batch)
         error = OperationError(ErrorKind.REJECTED, "", LOST_MESSAGE, worker=self._name)
         segment = Segment(
             first=0,

@@ -77,11 +77,6 @@ class ReapingStore:
             return LostChunks(tuple(LostPayload(number, left, Lane(lane.decode())) for number, left, lane in rows))
         return LostOperations(rest[0]) if found == b"gone" else Queued(rest[0])
 
-    async def submit_id(self, batch: str) -> str:
-        """Return what every signature of the batch is bound to; empty when there is no such batch."""
-        raw = await self._server.call("HGET", self._keys.batch(batch, Part.META), "submit")
-        return str(raw.decode()) if raw else ""
-
     async def envelope(self, batch: str, payload: int) -> bytes | None:
         """Return a signed payload, or None."""
         raw: bytes | None = await self._server.call("HGET", self._keys.batch(batch, Part.PAYLOADS), payload)
