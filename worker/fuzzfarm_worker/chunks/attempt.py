@@ -193,10 +193,6 @@ class Attempt:
         self._number += 1
         await self._send(settled(current, payload, error, self.station.signer))
 
-    def open(self) -> Payload:
-        """Return the operations; raises CodecError or SignatureError for a payload that must not run."""
-        return open_payload(self.claim, self.station.signer, self.now_s)
-
     @property
     def now_s(self) -> float:
         """Server time, seconds since the epoch."""
@@ -220,7 +216,8 @@ class Attempt:
 
     async def _dispatch(self) -> None:
         try:
-            payload = open_payload(self.claim, self.station.signer) if self.claim.merge else self.open()
+            # A merge has what it needs, however late it is.
+            payload = open_payload(self.claim, self.station.signer, 0.0 if self.claim.merge else self.now_s)
         except ExpiredError:
             await self._settle_stopped(open_payload(self.claim, self.station.signer), StopReason.DEADLINE)
             return
