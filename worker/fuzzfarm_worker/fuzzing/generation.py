@@ -207,10 +207,9 @@ def machine_test(machine: type[Any], in_settings: settings) -> Callable[..., Non
     stateful = sys.modules["hypothesis.stateful"]
     try:
         machine()
-    except HypothesisException:
-        raise
-    except Exception:  # noqa: BLE001, S110  # what its own code raises is a finding, when examples run
-        pass
+    except Exception as exc:  # what its own code raises is a finding, when examples run
+        if isinstance(exc, HypothesisException):
+            raise
     return cast("Callable[..., None]", stateful.get_state_machine_test(machine, settings=in_settings))
 
 
