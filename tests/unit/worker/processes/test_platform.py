@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 import pytest
-from children import SLEEPS
+from children import SLEEPS, python
 
 from fuzzfarm_worker.processes import (
     LOCAL,
@@ -33,6 +33,20 @@ class WindowsHere(WindowsPlatform):
     def popen_options(self) -> PopenOptions:
         return {}
 
+
+#: Not a shell: under ``nohup`` SIGHUP is ignored from the start, and a shell cannot trap what it found ignored.
+ANSWERS_CTRL_BREAK = python(
+    f"""
+import signal, sys, time
+def answer(*_):
+    print("asked", flush=True)
+    sys.exit(7)
+signal.signal({WindowsPlatform.CTRL_BREAK}, answer)
+print("ready", flush=True)
+while True:
+    time.sleep(0.01)
+"""
+)
 
 WINDOWS_HERE = Backend(lambda: LocalSpawner(WindowsHere()), TransportPipes)
 
@@ -67,8 +81,7 @@ def test_a_command_runs(backend):
 def test_windows_asks_with_ctrl_break():
     async def main() -> None:
         async with ProcessManager(backend=WINDOWS_HERE) as manager:
-            script = "trap 'echo asked; exit 7' HUP; echo ready; while :; do sleep 0.01; done"
-            process = await manager.start_process(ProcessConfig(command=["sh", "-c", script]))
+            process = await manager.start_process(ProcessConfig(command=ANSWERS_CTRL_BREAK))
             assert await process.stdout.readline() == b"ready\n"
             assert await manager.send_timeout_signal(process.pid, "timeout")
             assert await process.wait() == 7
