@@ -10,17 +10,24 @@ import os
 import resource
 import sys
 
+CPU_TO_REPORT_S = 1
+"""Between SIGXCPU and SIGKILL: it lets a program report what it was doing."""
+
 _KINDS = ("RLIMIT_AS", "RLIMIT_CPU", "RLIMIT_FSIZE", "RLIMIT_NOFILE", "RLIMIT_NPROC", "RLIMIT_CORE")
 
 
-def limit_self(values: list[int | None]) -> None:
-    """Set the limits of this process, soft and hard, in the order of ``Limits``; None leaves one as it is."""
+def limit_self(values: list[int | None], *, spare_files: int = 0) -> None:
+    """Set the limits of this process, soft and hard, in the order of ``Limits``; None leaves one as it is.
+
+    It can have so many spare files: what it may open beyond its soft limit once it raises that.
+    """
+    spare = {"RLIMIT_CPU": CPU_TO_REPORT_S, "RLIMIT_NOFILE": spare_files}
     for kind, wanted in zip(_KINDS, values, strict=True):
         if wanted is not None:
             _, hard = resource.getrlimit(getattr(resource, kind))
             value = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-            # One second between SIGXCPU and SIGKILL lets a program report what it was doing.
-            new_hard = value + 1 if kind == "RLIMIT_CPU" and (hard < 0 or value < hard) else value
+            most = value + spare.get(kind, 0)
+            new_hard = most if hard == resource.RLIM_INFINITY else min(most, hard)
             resource.setrlimit(getattr(resource, kind), (value, new_hard))
 
 

@@ -132,7 +132,9 @@ class ZygoteLink:
         """Whether it can be asked for children."""
         return self._reading and not self.lost.done()
 
-    async def fork(self, output: Pipes | int, limits: Limits, options: dict[str, Any] | None = None) -> ForkedChild:
+    async def fork(
+        self, output: Pipes | int, limits: Limits, options: dict[str, Any] | None = None, *, network: bool = True
+    ) -> ForkedChild:
         """Return a fresh child that is held to `limits`; the caller kills and closes it.
 
         What it prints goes through a pipe of `output`, or into the file of that descriptor, which stays the caller's.
@@ -143,6 +145,8 @@ class ZygoteLink:
             limits: what it is held to.
             options: what `prepare` is called with for it, once for all children with equal ones; None: it gets what
                 was prepared at the start.
+            network: whether it keeps the network of the host; one that has to leave it and cannot ends with
+                `confinement.NO_NAMESPACE`.
 
         Raises:
             ZygoteLostError: when the zygote ends, cannot fork, or does not answer.
@@ -155,7 +159,7 @@ class ZygoteLink:
         forked: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._forking[number] = (child, forked)
         try:
-            self._send(["fork", number, list(limits.as_tuple()), options], ends.descriptors())
+            self._send(["fork", number, list(limits.as_tuple()), network, options], ends.descriptors())
             ends.close()
             async with asyncio.timeout(FORK_TIMEOUT_S if options is None else LOAD_TIMEOUT_S):
                 await forked

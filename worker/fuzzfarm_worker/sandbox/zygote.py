@@ -176,7 +176,13 @@ class Zygote:
         return bool(data)
 
     def _fork(
-        self, number: int, limits: list[int | None], options: dict[str, Any] | None, *, descriptors: list[int]
+        self,
+        number: int,
+        limits: list[int | None],
+        network: bool,
+        options: dict[str, Any] | None,
+        *,
+        descriptors: list[int],
     ) -> None:
         prepare = self._prepare if options is None else functools.partial(self._prepare_with, options)
         try:
@@ -186,7 +192,7 @@ class Zygote:
             return
         self._forks += 1
         tag = None if self._tags is None else self._tags | self._forks % CHILD_TAG
-        confinement = Confinement(limits, tag, descriptors[2])
+        confinement = Confinement(limits, network, tag, descriptors[2])
         parent = os.getpid()
         try:
             with warnings.catch_warnings():
