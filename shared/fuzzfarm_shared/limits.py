@@ -14,5 +14,8 @@ MAX_CPU_S: Final = 10**9
 MIN_OPEN_FILES: Final = 8
 """Descriptors: three streams, and a few for the dynamic linker and the program itself."""
 
+MIN_PROCESSES: Final = 1
+"""The child itself."""
+
 MAX_LIMIT: Final = 2**62
 """More than any system has of anything, and far enough from the signed 64 bits that limits travel in."""

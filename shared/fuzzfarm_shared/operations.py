@@ -24,7 +24,14 @@ from pydantic_core import ErrorDetails
 
 from fuzzfarm_shared.errors import InvalidOperationError
 from fuzzfarm_shared.inputs import MAX_INPUTS_CHARS, InputsKind, inputs_word
-from fuzzfarm_shared.limits import MAX_CPU_S, MAX_LIMIT, MIN_CPU_S, MIN_OPEN_FILES, MIN_PROGRAM_MEMORY_BYTES
+from fuzzfarm_shared.limits import (
+    MAX_CPU_S,
+    MAX_LIMIT,
+    MIN_CPU_S,
+    MIN_OPEN_FILES,
+    MIN_PROCESSES,
+    MIN_PROGRAM_MEMORY_BYTES,
+)
 from fuzzfarm_shared.targets import COMMAND, command_target, target_name
 
 MAX_KEY_CHARS = 512
@@ -171,6 +178,12 @@ class ProcessLimits(BaseModel):
     cpu_s: int | None = Field(default=None, ge=MIN_CPU_S, le=MAX_CPU_S, description="CPU seconds.")
     file_size_bytes: int | None = Field(default=None, ge=0, le=MAX_LIMIT, description="Largest file it may write.")
     open_files: int | None = Field(default=None, ge=MIN_OPEN_FILES, le=MAX_LIMIT, description="Descriptors.")
+    processes: int | None = Field(
+        default=None,
+        ge=MIN_PROCESSES,
+        le=MAX_LIMIT,
+        description="Processes of the worker's user, all together; the kernel does not hold root to it.",
+    )
 
 
 class SubprocessJob(Operation):

@@ -13,7 +13,14 @@ import pytest
 
 from fuzzfarm import CallOperation, ErrorKind, SubprocessJob
 from fuzzfarm_shared.errors import TargetError
-from fuzzfarm_shared.limits import MAX_CPU_S, MAX_LIMIT, MIN_CPU_S, MIN_OPEN_FILES, MIN_PROGRAM_MEMORY_BYTES
+from fuzzfarm_shared.limits import (
+    MAX_CPU_S,
+    MAX_LIMIT,
+    MIN_CPU_S,
+    MIN_OPEN_FILES,
+    MIN_PROCESSES,
+    MIN_PROGRAM_MEMORY_BYTES,
+)
 from fuzzfarm_shared.operations import ProcessLimits
 from fuzzfarm_worker.allowlist import AllowList
 from fuzzfarm_worker.failures import OperationFailedError
@@ -23,9 +30,19 @@ from fuzzfarm_worker.processes.guarded import guardian_pid
 from fuzzfarm_worker.sandbox import Sandbox
 
 LEAST = ProcessLimits(
-    memory_bytes=MIN_PROGRAM_MEMORY_BYTES, cpu_s=MIN_CPU_S, file_size_bytes=0, open_files=MIN_OPEN_FILES
+    memory_bytes=MIN_PROGRAM_MEMORY_BYTES,
+    cpu_s=MIN_CPU_S,
+    file_size_bytes=0,
+    open_files=MIN_OPEN_FILES,
+    processes=MIN_PROCESSES,
 )
-MOST = ProcessLimits(memory_bytes=MAX_LIMIT, cpu_s=MAX_CPU_S, file_size_bytes=MAX_LIMIT, open_files=MAX_LIMIT)
+MOST = ProcessLimits(
+    memory_bytes=MAX_LIMIT,
+    cpu_s=MAX_CPU_S,
+    file_size_bytes=MAX_LIMIT,
+    open_files=MAX_LIMIT,
+    processes=MAX_LIMIT,
+)
 
 
 async def result_of(job: SubprocessJob) -> Any:

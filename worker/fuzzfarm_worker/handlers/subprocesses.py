@@ -45,6 +45,7 @@ class _Job:
             cpu_s=spec.limits.cpu_s,
             file_size_bytes=spec.limits.file_size_bytes,
             open_files=spec.limits.open_files,
+            processes=spec.limits.processes,
         )
 
     async def __call__(
