@@ -20,12 +20,13 @@ import fuzz_targets
 from hypothesis import HealthCheck, Phase, given, settings
 from measure import Row, interleaved, ratio, report, spread
 
-from fuzzfarm import Farm, Finding, FuzzOperation
+from fuzzfarm import Farm, Finding, FuzzOperation, ProcessLimits
 from fuzzfarm_shared.merging import merge
 from fuzzfarm_worker.fuzzing import FuzzChildren, generation
 from fuzzfarm_worker.fuzzing.examples import Examples
 from fuzzfarm_worker.fuzzing.nursery import Nursery, Target
 from fuzzfarm_worker.fuzzing.replay import replay
+from fuzzfarm_worker.fuzzing.restrictions import Restrictions
 from fuzzfarm_worker.fuzzing.subject import load
 from fuzzfarm_worker.processes import ProcessManager
 from fuzzfarm_worker.sandbox.cells import Cells, open_memory
@@ -98,7 +99,7 @@ async def run(children: FuzzChildren, operation: FuzzOperation, stop: int) -> An
 def one_at_a_time() -> float:
     async def main() -> float:
         async with ProcessManager() as processes, Nursery(processes) as nursery:
-            child = await nursery.child(Target("fuzz_targets:test_integers", None), None)
+            child = await nursery.child(Target("fuzz_targets:test_integers", None), Restrictions())
             for warm in range(100):
                 await child.once(0, warm, b"", 5.0)
             began = time.perf_counter()
@@ -171,7 +172,7 @@ def replacement_ms() -> float:
         async with ProcessManager() as processes, Nursery(processes) as nursery:
             for _ in range(FORKS):
                 began = time.perf_counter()
-                child = await nursery.child(Target("fuzz_targets:test_integers", None), None)
+                child = await nursery.child(Target("fuzz_targets:test_integers", None), Restrictions())
                 await child.once(0, 0, b"", 5.0)
                 taken.append((time.perf_counter() - began) * 1000)
                 await child.close()
@@ -182,12 +183,12 @@ def replacement_ms() -> float:
 
 async def killing(name: str, count: int) -> tuple[int, int, int]:
     """Return how many examples ran, how often one killed, and how many findings do not fail again."""
-    operation = FuzzOperation(target=f"fuzz_targets:{name}", examples=count, memory_bytes=4 << 30)
+    operation = FuzzOperation(target=f"fuzz_targets:{name}", examples=count, limits=ProcessLimits(memory_bytes=4 << 30))
     async with ProcessManager() as processes, FuzzChildren(processes, 2) as children:
         result = await run(children, operation, count)
     fixed = 0
     for finding in result.findings:
-        verdict = await replay(as_json(finding), runs=3, memory_bytes=4 << 30)
+        verdict = await replay(as_json(finding), runs=3)
         fixed += verdict["verdict"] != "still_failing"
     return result.examples, sum(finding.count for finding in result.findings), fixed
 

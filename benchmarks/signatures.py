@@ -16,8 +16,10 @@ from itertools import count
 from measure import Row, report
 from signature_bugs import BUGS
 
+from fuzzfarm_shared.operations import ProcessLimits
 from fuzzfarm_worker.fuzzing.nursery import Nursery, Target
 from fuzzfarm_worker.fuzzing.repeats import Case, run_again
+from fuzzfarm_worker.fuzzing.restrictions import Restrictions
 from fuzzfarm_worker.processes import ProcessManager
 
 FAILURES = 20
@@ -35,7 +37,7 @@ _NAME = re.compile(r"planted\(\s*'([^']+)'")
 async def examples_of(nursery: Nursery, failures: int) -> dict[str, list[int]]:
     """Return the indexes of so many examples of each bug."""
     found: dict[str, list[int]] = {name: [] for name in BUGS}
-    child = await nursery.child(TARGET, None)
+    child = await nursery.child(TARGET, Restrictions())
     for index in count():
         described = await child.describe(0, index, DESCRIBE_S)
         assert described is not None
@@ -53,7 +55,7 @@ async def signature_of(nursery: Nursery, name: str, index: int) -> str:
     """Return the signature of an example, which has to fail as its bug does."""
     case = Case(
         target=TARGET,
-        memory_bytes=MEMORY_BYTES if name == "memory" else None,
+        restrictions=Restrictions(ProcessLimits(memory_bytes=MEMORY_BYTES if name == "memory" else None)),
         timeout_s=HANG_S if BUGS[name].type == "hang" else OTHER_S,
         seed=0,
         index=index,

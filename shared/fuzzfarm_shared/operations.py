@@ -49,6 +49,9 @@ DEFAULT_OUTPUT_BYTES = 10_000_000
 MIN_MEMORY_BYTES = 64_000_000
 """Least address space of a child that is an interpreter."""
 
+MIN_FUZZING_FILE_BYTES = 1 << 20
+"""Least limit of a fuzzing child's files: what it prints is one, and so is what a fork of it tells of a failure."""
+
 OperationKey = Annotated[str, StringConstraints(min_length=1, max_length=MAX_KEY_CHARS)]
 # A plain validator that remembers names takes half the time of a pattern behind a Python function, per operation.
 TargetName = Annotated[str, PlainValidator(target_name)]
@@ -175,7 +178,9 @@ class ProcessLimits(BaseModel):
     memory_bytes: int | None = Field(
         default=None, ge=MIN_PROGRAM_MEMORY_BYTES, le=MAX_LIMIT, description="Address space, 32 MiB or more."
     )
-    cpu_s: int | None = Field(default=None, ge=MIN_CPU_S, le=MAX_CPU_S, description="CPU seconds.")
+    cpu_s: int | None = Field(
+        default=None, ge=MIN_CPU_S, le=MAX_CPU_S, description="CPU seconds of a program, or of one example."
+    )
     file_size_bytes: int | None = Field(default=None, ge=0, le=MAX_LIMIT, description="Largest file it may write.")
     open_files: int | None = Field(default=None, ge=MIN_OPEN_FILES, le=MAX_LIMIT, description="Descriptors.")
     processes: int | None = Field(
@@ -252,7 +257,10 @@ class FuzzOperation(Operation):
     )
     seed: int = Field(default=0, ge=0, lt=2**63, description="Addresses the examples together with their index.")
     example_timeout_s: TimeoutSeconds = Field(default=1.0, description="Seconds for one example.")
-    memory_bytes: int | None = Field(default=None, ge=MIN_MEMORY_BYTES, description="Address space of the child.")
+    limits: ProcessLimits = Field(default_factory=ProcessLimits, description="Resource limits of the child.")
+    network: bool = Field(
+        default=True, description="False: the target has no network but a loopback of its own (Linux)."
+    )
     isolation: Literal["child"] = Field(default="child", description="Targets never run in the worker.")
     stateless: bool = Field(default=False, description="Run each example in a fork of its own.")
     timeout_s: TimeoutSeconds | None = Field(default=None, description="Seconds for one shard; None: no limit.")
@@ -272,6 +280,17 @@ class FuzzOperation(Operation):
             raise ValueError("give strategy or inputs, not both")
         if self.retries:
             raise ValueError("a fuzz operation has no retries, because a failing example is a finding: remove them")
+        return self
+
+    @model_validator(mode="after")
+    def _refuse_limits_below_an_interpreter(self) -> Self:
+        for name, least, why in (
+            ("memory_bytes", MIN_MEMORY_BYTES, "the child is an interpreter"),
+            ("file_size_bytes", MIN_FUZZING_FILE_BYTES, "what the child prints is a file, too"),
+        ):
+            given = getattr(self.limits, name)
+            if given is not None and given < least:
+                raise ValueError(f"limits.{name} must be at least {least:,}, because {why}: raise it, or leave it out")
         return self
 
     @model_validator(mode="before")

@@ -140,7 +140,8 @@ class Finding:
         replay: a command line that runs the example again.
         output: the end of what the example printed, on both streams.
         example_timeout_s: seconds that one example had.
-        memory_bytes: address space that the child had, or None for no limit.
+        limits: those of `ProcessLimits` that the child had, by name.
+        network: whether it had the network of its host.
         hosts: names of the hosts on which it was seen, at most `MAX_HOSTS` of them.
         replays: how often the example was run again to confirm it; 0: not yet.
         replay_failures: how often it failed then in the same way.
@@ -171,7 +172,8 @@ class Finding:
     replay: str
     output: str = ""
     example_timeout_s: float = 1.0
-    memory_bytes: int | None = None
+    limits: dict[str, int] = field(default_factory=dict)
+    network: bool = True
     hosts: tuple[str, ...] = ()
     replays: int = 0
     replay_failures: int = 0

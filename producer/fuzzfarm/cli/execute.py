@@ -16,6 +16,7 @@ from fuzzfarm.cli.command_template import CommandTemplate
 from fuzzfarm.cli.failures import ExitCode
 from fuzzfarm.cli.following import Follower
 from fuzzfarm.cli.jobsheet import Jobsheet
+from fuzzfarm.cli.limit_options import Cpu, FileSize, Memory, OpenFiles, Processes, chosen_limits
 from fuzzfarm.cli.meter import meter_for
 from fuzzfarm.cli.options import (
     Deadline,
@@ -26,7 +27,6 @@ from fuzzfarm.cli.options import (
     chosen_farm,
     farm_is_given,
     run,
-    size_in_bytes,
     usable_cores,
 )
 from fuzzfarm.cli.output import Output
@@ -60,10 +60,6 @@ Timeout = Annotated[float, typer.Option("--timeout", metavar="SECONDS", help="Se
 Retries = Annotated[int, typer.Option("--retries", min=0, metavar="N", help="Further tries of a job that failed.")]
 MaxOutput = Annotated[
     int, typer.Option("--max-output", metavar="BYTES", help="Bytes kept of each output stream of a job.")
-]
-Memory = Annotated[
-    str | None,
-    typer.Option("--memory", metavar="SIZE", help="Address space of each job, such as 512M.", show_default=False),
 ]
 Cwd = Annotated[
     str | None,
@@ -135,6 +131,10 @@ def exec_(
     retries: Retries = 0,
     max_output: MaxOutput = DEFAULT_OUTPUT_BYTES,
     memory: Memory = None,
+    cpu_s: Cpu = None,
+    file_size: FileSize = None,
+    open_files: OpenFiles = None,
+    processes: Processes = None,
     cwd: Cwd = None,
     key: NewBatchKey = None,
     priority: PriorityOption = Priority.NORMAL,
@@ -156,7 +156,9 @@ def exec_(
         "cwd": cwd,
         "binary": not as_json,
         "check": retries > 0,
-        "limits": {"memory_bytes": None if memory is None else size_in_bytes(memory)},
+        "limits": chosen_limits(
+            memory=memory, cpu_s=cpu_s, file_size=file_size, open_files=open_files, processes=processes
+        ),
     }
     sheet = Jobsheet(CommandTemplate.parse(command), arg_file, options)
     schedule = Schedule(priority, deadline_s)

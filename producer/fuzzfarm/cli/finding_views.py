@@ -26,6 +26,15 @@ SCRIPT = "script, which fails in the same way without fuzzfarm"
 DECORATOR = "line above a Hypothesis test, which then runs only this example"
 REPLAY = "replay"
 
+_LIMIT_WORDS = {
+    "memory_bytes": "{} of memory",
+    "cpu_s": "{} s of CPU",
+    "file_size_bytes": "files of {}",
+    "open_files": "{} descriptors",
+    "processes": "{} processes",
+}
+"""How each limit of a finding reads."""
+
 
 def finding_title(finding: Finding) -> str:
     """Return what failed, in one line."""
@@ -124,12 +133,20 @@ def _facts(finding: Finding) -> Iterator[tuple[str, str]]:
     if finding.index is not None:
         yield "address", f"example {finding.index:,} of seed {finding.seed}"
     yield "versions", f"Python {finding.python}, Hypothesis {finding.hypothesis}"
-    memory = "" if finding.memory_bytes is None else f", {size(finding.memory_bytes)} of memory"
-    yield "limits", f"{finding.example_timeout_s:g} s for an example{memory}"
+    yield "limits", ", ".join(_limits(finding))
     made = finding.strategy or finding.inputs
     if made is not None:
         yield "inputs", shortened(made, MESSAGE_CHARS)
     yield "signature", finding.signature
+
+
+def _limits(finding: Finding) -> Iterator[str]:
+    yield f"{finding.example_timeout_s:g} s for an example"
+    for name, words in _LIMIT_WORDS.items():
+        if (limit := finding.limits.get(name)) is not None:
+            yield words.format(size(limit) if name.endswith("_bytes") else f"{limit:,}")
+    if not finding.network:
+        yield "no network"
 
 
 def _moment(time_s: float) -> str:

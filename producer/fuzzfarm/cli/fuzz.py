@@ -14,7 +14,8 @@ from fuzzfarm.cli.example_database import add_findings
 from fuzzfarm.cli.failures import ExitCode, UsageError
 from fuzzfarm.cli.harvest import Ending
 from fuzzfarm.cli.input_options import chosen_inputs
-from fuzzfarm.cli.options import Deadline, Json, NewBatchKey, PriorityOption, Redis, Workers, run, size_in_bytes
+from fuzzfarm.cli.limit_options import Cpu, FileSize, Memory, OpenFiles, Processes, chosen_limits
+from fuzzfarm.cli.options import Deadline, Json, NewBatchKey, PriorityOption, Redis, Workers, run
 from fuzzfarm.cli.output import Output
 from fuzzfarm.cli.views import count
 from fuzzfarm_shared.operations import MAX_TIMEOUT_S
@@ -74,9 +75,8 @@ ExampleTimeout = Annotated[
 Stateless = Annotated[
     bool, typer.Option("--stateless", help="Run each example in a fork of its own, free of what others left behind.")
 ]
-Memory = Annotated[
-    str | None,
-    typer.Option("--memory", metavar="SIZE", help="Address space of a child, such as 512M.", show_default=False),
+NoNetwork = Annotated[
+    bool, typer.Option("--no-network", help="Leave the target no network but a loopback of its own (Linux).")
 ]
 
 
@@ -96,6 +96,11 @@ def fuzz(
     crash_exit_codes: CrashExitCodes = None,
     example_timeout_s: ExampleTimeout = 1.0,
     memory: Memory = None,
+    cpu_s: Cpu = None,
+    file_size: FileSize = None,
+    open_files: OpenFiles = None,
+    processes: Processes = None,
+    no_network: NoNetwork = False,
     stateless: Stateless = False,
     workers: Workers = None,
     key: NewBatchKey = None,
@@ -115,7 +120,10 @@ def fuzz(
         **budget(examples, time_s, forever=forever, runs=runs),
         "seed": seed,
         "example_timeout_s": example_timeout_s,
-        "memory_bytes": None if memory is None else size_in_bytes(memory),
+        "limits": chosen_limits(
+            memory=memory, cpu_s=cpu_s, file_size=file_size, open_files=open_files, processes=processes
+        ),
+        "network": not no_network,
         "stateless": stateless,
         "crash_exit_codes": crash_exit_codes or None,
     }

@@ -41,8 +41,6 @@ async def replay(saved: SavedFinding) -> dict[str, Any]:
     """Run a finding's example again in fresh children and return the verdict."""
     finding = saved.finding
     options = ["--example-timeout-s", str(finding.example_timeout_s)]
-    if finding.memory_bytes is not None:
-        options += ["--memory-bytes", str(finding.memory_bytes)]
     roots = () if saved.root is None else (saved.root,)
     return (await _ask("replay", options, roots, to_json(finding_record(finding))))[-1]
 

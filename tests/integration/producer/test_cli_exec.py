@@ -8,6 +8,7 @@ import re
 import select
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,14 @@ def test_exec_prints_outputs_in_the_order_of_inputs_and_keys_them(cli):
         "0": ("0\n", 0),
         "3": ("3\n", 3),
     }
+
+
+def test_jobs_have_the_limits_that_are_asked_for(cli):
+    code = "import resource as r; print(*(r.getrlimit(getattr(r, f'RLIMIT_{k}'))[0] for k in input().split()))"
+    limits = ("--memory", "1G", "--cpu", "7", "--file-size", "3K", "--open-files", "32", "--processes", "9000")
+    command = ["sh", "-c", f'echo AS CPU FSIZE NOFILE NPROC | {sys.executable} -c "$0"', code]
+    ended = cli.run("exec", *limits, "--", *command)
+    assert ended.out == "1073741824 7 3072 32 9000\n", ended
 
 
 def test_a_reader_that_leaves_early_is_no_error(cli):

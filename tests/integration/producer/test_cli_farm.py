@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import signal
+import sys
 
 import planted_bugs
 import pytest
@@ -104,6 +105,20 @@ def test_plain_pytest_runs_what_was_found_first(cli):
     assert "it is 1000" in again.out
 
 
+LIMITED_FILE = """
+import math, resource, socket, time
+
+def soft(name):
+    return resource.getrlimit(getattr(resource, "RLIMIT_" + name))[0]
+
+def fuzz_limits(number: int):
+    cpu_s = soft("CPU") - math.ceil(time.clock_gettime(-8))  # the clock that Linux compares with this limit
+    limits = [soft("AS"), cpu_s, soft("FSIZE"), soft("NOFILE"), soft("NPROC")]
+    interfaces = [name for _, name in socket.if_nameindex()]
+    raise LookupError(" ".join(map(str, limits)) + ", " + " ".join(interfaces))
+"""
+
+
 def test_a_command_is_fuzzed_shown_saved_and_replayed(cli):
     planted_bugs.program(cli.folder)
     words = ("--examples", "60", "--workers", "1", "--inputs", "regex:[a-z]{0,5}Z?", "--crash-exit-code", "3")
@@ -118,6 +133,24 @@ def test_a_command_is_fuzzed_shown_saved_and_replayed(cli):
     assert (cli.folder / "copy").read_bytes() == b"Z"
     again = cli.run("replay", finding["id"])
     assert (again.code, "STILL FAILING: failed 5 of 5 times\n" in again.out) == (1, True)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="network namespaces are Linux's")
+def test_a_finding_is_replayed_under_the_limits_that_it_was_made_with(cli):
+    (cli.folder / "it.py").write_text(LIMITED_FILE)
+    words = ("--examples", "3", "--workers", "1", "--memory", "1G", "--cpu", "7", "--file-size", "1M",
+             "--open-files", "32", "--processes", "9000", "--no-network")  # fmt: skip
+    found = cli.run("fuzz", "--json", *words, "it.py")
+    assert found.code == 1, found.err
+    [finding] = json.loads(found.out)["findings"]
+    assert finding["message"] == "1073741824 7 1048576 32 9000, lo"
+    shown = cli.run("show", finding["id"])
+    limits = "1 s for an example, 1 GB of memory, 7 s of CPU, files of 1 MB, 32 descriptors, 9,000 processes"
+    assert f"{limits}, no network" in shown.out
+    again = cli.run("replay", "--json", finding["id"])
+    verdict = json.loads(again.out)
+    assert (again.code, verdict["verdict"], verdict["same"]) == (1, "still_failing", True)
+    assert verdict["failure"]["message"] == finding["message"]
 
 
 def test_a_clean_fuzz_run_is_exit_code_0_and_one_json_document(cli):

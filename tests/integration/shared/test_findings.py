@@ -45,7 +45,7 @@ async def _held(store: StoreHarness) -> Any:
 
 def test_a_finding_is_read_as_it_was_written_by_target_and_in_all(drive: Drive) -> None:
     async def steps(store: StoreHarness) -> None:
-        one = finding(hosts=("pear",), replays=10, replay_failures=7, output="out\ud800", memory_bytes=10**9)
+        one = finding(hosts=("pear",), replays=10, replay_failures=7, output="out\ud800", limits={"cpu_s": 2})
         other = finding(id="f2", target="m:g", hosts=("pear",), last_seen=30.0)
         await record(store, one, other)
         assert await store_of(store).read() == [other, one]

@@ -31,6 +31,7 @@ from fuzzfarm_worker.chunks import Attempt, work_of
 from fuzzfarm_worker.fuzzing import FuzzChildren
 from fuzzfarm_worker.fuzzing.interpreter import ChildLostError, Interpreter
 from fuzzfarm_worker.fuzzing.nursery import Nursery, Target
+from fuzzfarm_worker.fuzzing.restrictions import Restrictions
 from fuzzfarm_worker.host import WorkerHost
 from fuzzfarm_worker.processes import ProcessManager
 from fuzzfarm_worker.processes.guarded import guardian_pid
@@ -157,7 +158,7 @@ def test_units_of_a_commit_that_failed_after_its_caller_was_cancelled_are_not_ha
 class Barren(Nursery):
     """Has no children."""
 
-    async def child(self, target: Target, memory_bytes: int | None) -> Interpreter:
+    async def child(self, target: Target, restrictions: Restrictions) -> Interpreter:
         raise ChildLostError("the child died")
 
 

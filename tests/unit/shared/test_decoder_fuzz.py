@@ -72,6 +72,7 @@ def payloads() -> Iterator[bytes]:
     mixed.add(SubprocessJob(command=["ls", "-l"], env={"A": "b"}, stdin=b"in", limits=ProcessLimits(cpu_s=3)))
     mixed.add(FuzzOperation(target="deadly_import:f", strategy="deadly_import:s", examples=1_000, seed=7))
     mixed.add(FuzzOperation(command=["cat", "@@"], inputs="regex:[a-z]+", crash_exit_codes=[3], time_s=5))
+    mixed.add(FuzzOperation(target="deadly_import:f", limits=ProcessLimits(cpu_s=3, open_files=99), network=False))
     yield mixed.encode()
 
 

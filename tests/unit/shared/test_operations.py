@@ -12,6 +12,7 @@ from fuzzfarm_shared.errors import InvalidOperationError, TargetError
 from fuzzfarm_shared.limits import MAX_CPU_S, MIN_PROGRAM_MEMORY_BYTES
 from fuzzfarm_shared.operations import (
     DEFAULT_EXAMPLES,
+    MIN_MEMORY_BYTES,
     CallOperation,
     FuzzOperation,
     Operation,
@@ -170,7 +171,10 @@ JOB: dict[str, Any] = {"command": ["ls"]}
         (FuzzOperation, {**CALL, "seed": -1}, "seed"),
         (FuzzOperation, {**CALL, "seed": 2**63}, "seed"),
         (FuzzOperation, {**CALL, "isolation": "worker"}, "isolation"),
-        (FuzzOperation, {**CALL, "memory_bytes": 1}, "memory_bytes"),
+        (FuzzOperation, {**CALL, "limits": {"cpu_s": 0}}, "cpu_s"),
+        (FuzzOperation, {**CALL, "limits": {"processes": 0}}, "processes"),
+        (FuzzOperation, {**CALL, "limits": {"memory_bytes": MIN_MEMORY_BYTES - 1}}, "the child is an interpreter"),
+        (FuzzOperation, {**CALL, "limits": {"file_size_bytes": 1_000}}, "what the child prints is a file, too"),
     ],
     ids=lambda part: repr(part)[:50],
 )

@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 
 import msgpack
 
+from fuzzfarm_worker.fuzzing.cpu import CpuLimit
 from fuzzfarm_worker.fuzzing.frames import pack
 from fuzzfarm_worker.fuzzing.recorder import Cell
 from fuzzfarm_worker.sandbox.cells import open_memory
@@ -45,11 +46,18 @@ class Apart:
     Args:
         cells: of the flight recorder.
         rejections: exceptions that reject an example.
+        cpu_limit: of each call; None: none.
     """
 
-    def __init__(self, cells: memoryview[int], rejections: tuple[type[BaseException], ...]) -> None:
+    def __init__(
+        self,
+        cells: memoryview[int],
+        rejections: tuple[type[BaseException], ...],
+        cpu_limit: CpuLimit | None = None,
+    ) -> None:
         self._cells = cells
         self._rejections = rejections
+        self._cpu_limit = cpu_limit
         self._told = open_memory("fuzzfarm-failure")
         self._fork = 0
         if DUMP_SIGNAL is not None:
@@ -83,6 +91,8 @@ class Apart:
         try:
             if DUMP_SIGNAL is not None:
                 faulthandler.register(DUMP_SIGNAL, file=2, all_threads=False)
+            if self._cpu_limit is not None:
+                self._cpu_limit.keep()
             call()
             self._cells[Cell.VERDICT] = PASSED
         except self._rejections:

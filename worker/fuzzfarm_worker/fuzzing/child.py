@@ -105,6 +105,8 @@ class Child:
 
         cells = self._recorder.cells
         examples = Examples(self._subject, request["seed"], cells, self._channel, Printed(STDOUT))
+        if request["cpu_s"] is not None:
+            examples.limit_cpu(request["cpu_s"])
         if request["stateless"]:
             examples.stay_apart()
         return examples

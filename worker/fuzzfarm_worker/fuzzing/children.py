@@ -14,14 +14,15 @@ from fuzzfarm_worker.fuzzing.deaths import death_failure
 from fuzzfarm_worker.fuzzing.driving import DESCRIBE_EXTRA_S, Drive
 from fuzzfarm_worker.fuzzing.interpreter import Death, Interpreter
 from fuzzfarm_worker.fuzzing.nursery import Nursery, Target
+from fuzzfarm_worker.fuzzing.restrictions import Restrictions
 from fuzzfarm_worker.fuzzing.shards import Shard, ShardProgress
 from fuzzfarm_worker.processes import ProcessManager
 
 MAX_TARGETS_REMEMBERED = 1_000
 """Targets of which we remember what was made smaller already."""
 
-Key = tuple[str, str | None, int | None]
-"""What a child has loaded: target, strategy, and its memory limit."""
+Key = tuple[Target, Restrictions]
+"""What a child has loaded, and what it is held to."""
 
 
 class FuzzChildren:
@@ -168,7 +169,7 @@ class FuzzChildren:
         return await self._fresh(key)
 
     async def _fresh(self, key: Key) -> Interpreter:
-        child = await self._nursery.child(Target(*key[:2]), key[2])
+        child = await self._nursery.child(*key)
         self.started += 1
         return child
 
@@ -188,4 +189,4 @@ class FuzzChildren:
 
 
 def _key(operation: FuzzOperation) -> Key:
-    return operation.target, operation.strategy, operation.memory_bytes
+    return Target.of(operation), Restrictions.of(operation)

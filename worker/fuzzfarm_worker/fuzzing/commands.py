@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from fuzzfarm_worker.environment import child_environment
+from fuzzfarm_worker.fuzzing.cpu import CpuLimit
 from fuzzfarm_worker.fuzzing.crashes import CommandCrashError, crash_of
 from fuzzfarm_worker.fuzzing.words import Program
 
@@ -44,9 +45,13 @@ class Command:
 
     Args:
         program: the command and what its failures are.
+
+    Attributes:
+        cpu_limit: what it is held to each time; None: what this process is held to.
     """
 
     def __init__(self, program: Program) -> None:
+        self.cpu_limit: CpuLimit | None = None
         self._program = program
         self._takes_file = any(INPUT_FILE in word for word in program.command[1:])
         self._environment = {**child_environment(), **SANITIZER_OPTIONS}
@@ -79,7 +84,9 @@ class Command:
             return self._end_of(self._program.command, file)
 
     def _end_of(self, command: Any, stdin: int | IO[bytes]) -> int:
-        with subprocess.Popen(command, stdin=stdin, env=self._environment) as process:
+        # A function before the exec costs a fork of all of this process, and there is only one thread here.
+        before = None if self.cpu_limit is None else self.cpu_limit.keep
+        with subprocess.Popen(command, stdin=stdin, env=self._environment, preexec_fn=before) as process:  # noqa: PLW1509
             return process.wait()
 
     def _sweep(self) -> None:

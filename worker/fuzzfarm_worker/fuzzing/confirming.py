@@ -13,6 +13,7 @@ from fuzzfarm_shared.operations import FuzzOperation
 from fuzzfarm_shared.outcomes import ErrorKind, Finding
 from fuzzfarm_worker.fuzzing.nursery import Nursery, Target
 from fuzzfarm_worker.fuzzing.repeats import Case, Repeat, run_again
+from fuzzfarm_worker.fuzzing.restrictions import Restrictions
 
 RUNS = 10
 """A failure that comes every second time passes none of them once in a thousand findings."""
@@ -89,7 +90,7 @@ def _is_worth_it(finding: Finding) -> bool:
 def _case_of(operation: FuzzOperation, finding: Finding) -> Case:
     return Case(
         target=Target.of(operation),
-        memory_bytes=operation.memory_bytes,
+        restrictions=Restrictions.of(operation),
         timeout_s=operation.example_timeout_s,
         seed=finding.seed,
         index=finding.index,

@@ -10,7 +10,9 @@ from typing import Any, Protocol
 
 from fuzzfarm_worker.fuzzing import signature
 from fuzzfarm_worker.fuzzing.apart import Apart, ApartError
+from fuzzfarm_worker.fuzzing.cpu import CpuLimit
 from fuzzfarm_worker.fuzzing.crashes import CommandCrashError
+from fuzzfarm_worker.fuzzing.descriptors import one_more_descriptor
 from fuzzfarm_worker.fuzzing.generation import Drawn, Invalid, call_source, encoded, fingerprint, size
 from fuzzfarm_worker.fuzzing.last_words import Tell, last_words
 from fuzzfarm_worker.fuzzing.printed import Printed
@@ -80,10 +82,16 @@ class Examples:
         self._best: dict[str, _Best] = {}
         self._printed = printed or Printed()
         self._apart: Apart | None = None
+        self._cpu_limit: CpuLimit | None = None
+
+    def limit_cpu(self, cpu_s: int) -> None:
+        """Hold each example to so many CPU seconds, from now on."""
+        self._cpu_limit = CpuLimit(cpu_s)
+        self._subject.limit_cpu(self._cpu_limit)
 
     def stay_apart(self) -> None:
-        """Make each call in a fork, from now on."""
-        self._apart = Apart(self._cells, self._generator.rejections)
+        """Make each call in a fork, from now on; call `limit_cpu` first."""
+        self._apart = Apart(self._cells, self._generator.rejections, self._cpu_limit)
 
     def recall(self, failures: Iterable[dict[str, Any]]) -> None:
         """Know failures that a child before this one has told: their id, signature and choices."""
@@ -117,7 +125,12 @@ class Examples:
             self._shrink(set(shrunk))
         cells[Cell.STARTED] = 0
 
+    def _begin_cpu(self) -> None:
+        if self._cpu_limit is not None:
+            self._cpu_limit.begin()
+
     def _run_one(self, index: int) -> None:
+        self._begin_cpu()
         data, call = self._addressed(index, self._count_and_call)
         try:
             self._generator.run(data, call, draw=index >= len(self._subject.explicit))
@@ -169,6 +182,7 @@ class Examples:
 
     def _record(self, exc: BaseException, data: Any, index: int) -> None:
         self._cells[Cell.STARTED] = time.monotonic_ns()  # telling it has its own time
+        self._begin_cpu()
         if isinstance(exc, MemoryError):
             traceback.clear_frames(exc.__traceback__)  # what filled the memory, or the report fails too
         mark = _mark(exc)
@@ -224,6 +238,7 @@ class Examples:
 
     def describe(self, index: int) -> dict[str, Any]:
         """Generate the example of an index, without running it, and return what tells it."""
+        self._begin_cpu()
         drawn: list[Drawn] = []
         data, call = self._addressed(index, drawn.append)
         if index < len(self._subject.explicit):
@@ -258,6 +273,7 @@ class Examples:
     def once(self, index: int | None, choices: bytes) -> dict[str, Any] | None:
         """Run one example, by its address where it has one, and return its failure, or None when it passes."""
         self._cells[Cell.PRINTED] = self._printed.begin()
+        self._begin_cpu()
         target = self._call
         data, call = (self._generator.stored(choices), target) if index is None else self._addressed(index, target)
         try:
@@ -296,6 +312,7 @@ class Examples:
     def _proceed(self) -> bool:
         self._cells[Cell.STARTED] = time.monotonic_ns()
         self._cells[Cell.INDEX] = SHRINKING
+        self._begin_cpu()
         return not self._cells[Cell.STOP]
 
 
@@ -303,7 +320,8 @@ def _mark(exc: BaseException) -> str:
     """Return the signature of a failure."""
     if isinstance(exc, ApartError):
         return str(exc.failure["signature"])
-    return clean(signature.of_exception(exc), MAX_TEXT_CHARS)
+    with one_more_descriptor():  # it reads source files, and the target may have taken all there are
+        return clean(signature.of_exception(exc), MAX_TEXT_CHARS)
 
 
 def _crash(exc: CommandCrashError) -> dict[str, Any]:

@@ -76,14 +76,21 @@ class Interpreter:
         hypothesis: version of its Hypothesis.
     """
 
-    def __init__(self, child: ForkedChild, printed: int) -> None:
-        """Take over a forked child, and the descriptor of the file into which it prints."""
+    def __init__(self, child: ForkedChild, printed: int, cpu_s: int | None = None) -> None:
+        """Take over a forked child, and the descriptor of the file into which it prints.
+
+        Args:
+            child: the child.
+            printed: the descriptor.
+            cpu_s: CPU seconds of each example; None: no limit.
+        """
         self.child = child
         self.channel = Channel(child.connection).open()
         self.recorder = Recorder(child.cells)
         self.python = ""
         self.hypothesis = ""
         self._printed = printed
+        self._cpu_s = cpu_s
         child.exited.add_done_callback(lambda _end: self.channel.wake())
 
     @property
@@ -124,7 +131,7 @@ class Interpreter:
 
     async def _ask(self, request: dict[str, Any], timeout_s: float) -> Any:
         """Send a request and return its one answer."""
-        self.channel.send(request)
+        self.channel.send({**request, "cpu_s": self._cpu_s})
         return await self._answer(repr(request["op"]), timeout_s)
 
     async def _answer(self, what: str, timeout_s: float) -> Any:
@@ -147,7 +154,7 @@ class Interpreter:
             request: what `Examples` takes beyond.
         """
         self.recorder.begin(start, deadline_ns)
-        self.channel.send({"op": "run", "start": start, **request})
+        self.channel.send({"op": "run", "start": start, "cpu_s": self._cpu_s, **request})
 
     async def dump_stack(self) -> None:
         """Have a hanging child write its stack."""

@@ -11,18 +11,20 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
+from fuzzfarm_shared.errors import TargetError
 from fuzzfarm_shared.operations import FuzzOperation
 from fuzzfarm_shared.targets import import_failure
 from fuzzfarm_worker.environment import interpreter_environment
 from fuzzfarm_worker.fuzzing.child import PREPARE, SERVE
 from fuzzfarm_worker.fuzzing.interpreter import ChildLostError, Interpreter
-from fuzzfarm_worker.fuzzing.words import is_name
-from fuzzfarm_worker.processes import Limits, ProcessManager
+from fuzzfarm_worker.fuzzing.restrictions import Restrictions
+from fuzzfarm_worker.fuzzing.words import is_name, target_of
+from fuzzfarm_worker.processes import ProcessManager
 from fuzzfarm_worker.sandbox.cells import open_memory
 from fuzzfarm_worker.sandbox.child import ForkedChild
+from fuzzfarm_worker.sandbox.confinement import NO_NAMESPACE
 from fuzzfarm_worker.sandbox.errors import ModuleRefusedError, SandboxError, ThreadsStartedError
 from fuzzfarm_worker.sandbox.link import ZygoteLink
-from fuzzfarm_worker.sandbox.pool import MAX_FILE_BYTES
 
 MOST_ZYGOTES = 8
 """Zygotes that are kept; the one that was used least recently ends first."""
@@ -75,43 +77,46 @@ class Nursery:
         while self._ending:
             await asyncio.wait(self._ending)
 
-    async def child(self, target: Target, memory_bytes: int | None) -> Interpreter:
+    async def child(self, target: Target, restrictions: Restrictions) -> Interpreter:
         """Return a fresh child, which is the caller's to close.
 
         Raises:
-            TargetError: when the target cannot be fuzzed, or importing it ends or blocks its interpreter.
+            TargetError: when the target cannot be fuzzed, or importing it ends or blocks its interpreter; also when it
+                has to leave the network, which this host does not allow.
             ChildLostError: when no child can be forked.
         """
         with ExitStack() as undo:
             printed = open_memory("fuzzfarm-printed")
             undo.callback(os.close, printed)
             fcntl.fcntl(printed, fcntl.F_SETFL, os.O_APPEND)
-            limits = Limits(memory_bytes=memory_bytes, file_size_bytes=MAX_FILE_BYTES, core=0)
             try:
-                forked = await self._forked(target, printed, limits)
+                forked = await self._forked(target, printed, restrictions)
             except ModuleRefusedError as exc:
                 raise import_failure(target.target, str(exc)) from exc
             except SandboxError as exc:
                 raise ChildLostError(f"no child can be forked: {exc}") from exc
             undo.pop_all()
-            child = Interpreter(forked, printed)
+            child = Interpreter(forked, printed, restrictions.limits.cpu_s)
         try:
             await child.greet()
-        except BaseException:
+        except BaseException as exc:
             await child.close()
+            if isinstance(exc, ChildLostError) and forked.exited.result().returncode == NO_NAMESPACE:
+                raise _needs_namespace(target) from exc
             raise
         return child
 
-    async def _forked(self, target: Target, printed: int, limits: Limits) -> ForkedChild:
+    async def _forked(self, target: Target, printed: int, restrictions: Restrictions) -> ForkedChild:
         """Fork a child of the zygote that the module has, or of one of its own where loading it starts threads."""
         module, options = target.module, self._options(target)
+        limits, network = restrictions.from_fork(), restrictions.network
         if module is not None and target not in self._alone:
             link = await self._link(module, {"module": target.target})
             try:
-                return await link.fork(printed, limits, options)
+                return await link.fork(printed, limits, options, network=network)
             except ThreadsStartedError:
                 self._alone.add(target)
-        return await (await self._link(target, options)).fork(printed, limits)
+        return await (await self._link(target, options)).fork(printed, limits, network=network)
 
     def _options(self, target: Target) -> dict[str, Any]:
         own = [name for name in target if name is not None and not self._listed(name)]
@@ -143,6 +148,15 @@ class Nursery:
         task = asyncio.create_task(_stop(self._links.pop(key)))
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)
+
+
+def _needs_namespace(target: Target) -> TargetError:
+    name = target_of(target.target)
+    return TargetError(
+        name,
+        f"{name!r} is to run without network, which needs a network namespace that this host does not give: "
+        "allow user namespaces there (user.max_user_namespaces, and the profile of its container), or leave network on",
+    )
 
 
 def _is_gone(starting: asyncio.Task[ZygoteLink]) -> bool:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import sys
 
 MAX_FILE_BYTES = 1_000_000
-"""When an example begins and there is more, it is forgotten."""
+"""When an example begins and there is more, or half of what a file may have here, it is forgotten."""
 
 MAX_READ_BYTES = 65_536
 
@@ -21,6 +22,7 @@ class Printed:
 
     def __init__(self, descriptor: int | None = None) -> None:
         self._descriptor = descriptor
+        self._most = _most_before_an_example()
         self._start = 0
 
     def begin(self) -> int:
@@ -28,7 +30,7 @@ class Printed:
         if self._descriptor is None:
             return 0
         size = os.lseek(self._descriptor, 0, os.SEEK_END)
-        if size > MAX_FILE_BYTES:
+        if size > self._most:
             os.ftruncate(self._descriptor, 0)
             size = 0
         self._start = size
@@ -45,3 +47,8 @@ class Printed:
         size = os.lseek(self._descriptor, 0, os.SEEK_END)
         start = max(self._start if self._start <= size else 0, size - MAX_READ_BYTES)
         return os.pread(self._descriptor, size - start, start).decode("utf-8", "backslashreplace")
+
+
+def _most_before_an_example() -> int:
+    soft, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+    return MAX_FILE_BYTES if soft == resource.RLIM_INFINITY else min(MAX_FILE_BYTES, soft // 2)

@@ -8,6 +8,7 @@ from typing import Any
 from fuzzfarm_worker.fuzzing.deaths import death_failure
 from fuzzfarm_worker.fuzzing.interpreter import ChildLostError, Interpreter
 from fuzzfarm_worker.fuzzing.nursery import Nursery, Target
+from fuzzfarm_worker.fuzzing.restrictions import Restrictions
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +17,7 @@ class Case:
 
     Attributes:
         target: what to load.
-        memory_bytes: address space of its child, or None for no limit.
+        restrictions: what its child is held to.
         timeout_s: seconds that it gets.
         seed: with `index`, the example's address.
         index: None when only the choices tell the example.
@@ -26,7 +27,7 @@ class Case:
     """
 
     target: Target
-    memory_bytes: int | None
+    restrictions: Restrictions
     timeout_s: float
     seed: int
     index: int | None
@@ -61,7 +62,7 @@ async def run_again(nursery: Nursery, case: Case) -> Repeat:
         TargetError: when the target cannot be fuzzed here.
         ChildLostError: when there is no child to run it.
     """
-    child = await nursery.child(case.target, case.memory_bytes)
+    child = await nursery.child(case.target, case.restrictions)
     try:
         # By its address where that is good: choices of a target that draws while it runs end where its interpreter did.
         same_versions = (case.python, case.hypothesis) == (child.python, child.hypothesis)

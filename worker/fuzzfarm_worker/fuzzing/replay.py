@@ -11,6 +11,8 @@ On stdin one JSON object with the fields of a `Finding`, its `choices` and `inpu
     python, hypothesis    the versions that ran it
     error        why there is no verdict, or null
 
+The example has the `limits` and the `network` that the finding tells.
+
 Exit code 0: fixed; 1: still failing or flaky; 2: error.
 """
 
@@ -31,6 +33,7 @@ from fuzzfarm_shared.errors import FuzzfarmError, InvalidOperationError, TargetE
 from fuzzfarm_shared.inputs import inputs_word
 from fuzzfarm_worker.fuzzing.nursery import Nursery, Target
 from fuzzfarm_worker.fuzzing.repeats import Case, run_again
+from fuzzfarm_worker.fuzzing.restrictions import Restrictions
 from fuzzfarm_worker.fuzzing.words import Program, strategy_word
 from fuzzfarm_worker.processes import ProcessManager
 
@@ -41,7 +44,7 @@ MAX_INPUT_BYTES = 4_000_000
 """Largest finding that is read; ours are far below."""
 
 
-def read_case(finding: Mapping[str, Any], example_timeout_s: float, memory_bytes: int | None) -> Case:
+def read_case(finding: Mapping[str, Any], example_timeout_s: float) -> Case:
     """Return the example of a finding.
 
     Raises:
@@ -55,7 +58,7 @@ def read_case(finding: Mapping[str, Any], example_timeout_s: float, memory_bytes
         index, choices = by_choices if given is None else (0, "")
         return Case(
             target=_target(finding, given),
-            memory_bytes=memory_bytes,
+            restrictions=Restrictions.told_by(finding),
             timeout_s=example_timeout_s,
             seed=int(finding.get("seed", 0)),
             index=index,
@@ -96,21 +99,18 @@ def _program(path: str) -> str:
     return os.path.abspath(found)
 
 
-async def replay(
-    finding: Mapping[str, Any], *, runs: int = RUNS, example_timeout_s: float = 1.0, memory_bytes: int | None = None
-) -> dict[str, Any]:
+async def replay(finding: Mapping[str, Any], *, runs: int = RUNS, example_timeout_s: float = 1.0) -> dict[str, Any]:
     """Run the example of a finding several times, each in a fresh child, and return the verdict.
 
     Args:
         finding: the fields of a `Finding`, `choices` and `input` in base64.
         runs: how often.
         example_timeout_s: seconds for each run.
-        memory_bytes: address space of the children, or None for no limit.
 
     Raises:
         FuzzfarmError: when the finding cannot be read, or its target cannot be run.
     """
-    case = read_case(finding, example_timeout_s, memory_bytes)
+    case = read_case(finding, example_timeout_s)
     async with ProcessManager() as processes, Nursery(processes) as nursery:
         repeats = [await run_again(nursery, case) for _ in range(runs)]
     failures = [repeat.failure for repeat in repeats if repeat.failure is not None]
@@ -137,14 +137,7 @@ def _verdict(arguments: argparse.Namespace) -> dict[str, Any]:
         finding = json.loads(sys.stdin.buffer.read(MAX_INPUT_BYTES + 1))
         if not isinstance(finding, dict):
             raise InvalidOperationError("stdin holds no JSON object: pass one finding")
-        verdict = asyncio.run(
-            replay(
-                finding,
-                runs=arguments.runs,
-                example_timeout_s=arguments.example_timeout_s,
-                memory_bytes=arguments.memory_bytes,
-            )
-        )
+        verdict = asyncio.run(replay(finding, runs=arguments.runs, example_timeout_s=arguments.example_timeout_s))
     except (FuzzfarmError, json.JSONDecodeError) as exc:
         return {"verdict": "error", "error": str(exc)}
     if verdict["failure"] is not None and not verdict["failure"]["example"]:
@@ -157,7 +150,6 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m fuzzfarm_worker.fuzzing.replay", description=__doc__)
     parser.add_argument("--runs", type=int, default=RUNS, help="how often to run it")
     parser.add_argument("--example-timeout-s", type=float, default=1.0, help="seconds for each run")
-    parser.add_argument("--memory-bytes", type=int, default=None, help="address space of the child")
     verdict = _verdict(parser.parse_args())
     print(json.dumps(verdict))  # the protocol of this process
     return {"fixed": 0, "error": 2}.get(verdict["verdict"], 1)

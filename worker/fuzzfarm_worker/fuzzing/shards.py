@@ -14,6 +14,7 @@ from fuzzfarm_shared.outcomes import ErrorKind, Finding, FuzzResult
 from fuzzfarm_worker.fuzzing.deaths import death_failure
 from fuzzfarm_worker.fuzzing.interpreter import Death, Interpreter, raise_if_broken
 from fuzzfarm_worker.fuzzing.recorder import SHRINKING, Cell
+from fuzzfarm_worker.fuzzing.restrictions import Restrictions
 from fuzzfarm_worker.fuzzing.starvation import waited_for_processor_ns
 from fuzzfarm_worker.fuzzing.words import as_told, target_of
 
@@ -233,7 +234,7 @@ class Shard:
             hypothesis=child.hypothesis,
             replay=f"fuzzfarm replay {failure['id']}",
             example_timeout_s=operation.example_timeout_s,
-            memory_bytes=operation.memory_bytes,
+            **Restrictions.of(operation).told(),
             inputs=operation.inputs,
             command=tuple(operation.command or ()),
             crash_exit_codes=tuple(operation.crash_exit_codes),

@@ -47,6 +47,9 @@ ID_BYTES = 6
 """12 hex digits: one accidental collision among 16 million findings is unlikely (birthday bound)."""
 
 HANG = "hang"
+ENDLESS = {HANG, "SIGXCPU"}
+"""What is caught somewhere in its loop: when it takes too long, and when its CPU seconds are used up."""
+
 
 _HELPER_WORDS = {
     "abort", "assert", "bail", "check", "deny", "die", "ensure", "err", "error", "expect", "fail", "failure", "must",
@@ -132,7 +135,7 @@ def of_stack(kind: str, frames: Sequence[Frame]) -> str:
     path = user_frames(frames)
     if not path:
         return kind
-    if kind == HANG:
+    if kind in ENDLESS:
         return f"{kind} < {_endless(path)}"
     if len(frames) >= CUT_STACK:
         return f"{kind} < {_core_of_cycle(path)}"

@@ -22,6 +22,7 @@ from hypothesis.strategies import SearchStrategy, from_type
 from fuzzfarm_shared.errors import TargetError
 from fuzzfarm_shared.targets import check_home, import_target
 from fuzzfarm_worker.fuzzing.commands import Command, as_bytes
+from fuzzfarm_worker.fuzzing.cpu import CpuLimit
 from fuzzfarm_worker.fuzzing.generation import (
     Drawn,
     Explicit,
@@ -66,6 +67,7 @@ class Subject:
         from_test: whether the target is a Hypothesis test.
         machine: the state machine that it runs, or None.
         program: the program that it runs, or "".
+        command: what runs that program, or None.
     """
 
     target: str
@@ -77,6 +79,7 @@ class Subject:
     from_test: bool = False
     machine: type[Any] | None = None
     program: str = ""
+    command: Command | None = None
     _loop: asyncio.Runner | None = None
 
     @property
@@ -91,6 +94,11 @@ class Subject:
             TypeError: when it cannot be given that.
         """
         return as_bytes(arguments[VALUE]) if self.program else None
+
+    def limit_cpu(self, limit: CpuLimit) -> None:
+        """Hold the program that it runs, if any, to this limit each time: it does not count what this process used."""
+        if self.command is not None:
+            self.command.cpu_limit = limit
 
     def announce_steps(self, tell: Callable[[str], None]) -> None:
         """Have a state machine tell its steps before they run; for good, so do it in a process that ends soon."""
@@ -167,9 +175,10 @@ def _command(program: Program, strategy: str | None) -> Subject:
         raise TargetError(program.name, f"{path!r} is no program that can be started: check the command")
     explicit = [] if program.input is None else [Explicit({VALUE: program.input}, ())]
     found = st.binary() if strategy is None else _strategy(program.name, strategy)
-    run = Command(program).run
-    generator = Generator(run, {VALUE: found})
-    return Subject(program.name, run, generator, _alone, explicit=explicit, program=os.path.basename(path))
+    command = Command(program)
+    generator = Generator(command.run, {VALUE: found})
+    name = os.path.basename(path)
+    return Subject(program.name, command.run, generator, _alone, explicit=explicit, program=name, command=command)
 
 
 def _imported(target: str, strategy: str | None) -> Subject:

@@ -15,7 +15,8 @@ FINDING = finding(
     choices=b"\x00\xff",
     last_seen=2.0,
     example_timeout_s=2.5,
-    memory_bytes=64_000_000,
+    limits={"memory_bytes": 64_000_000},
+    network=False,
     hosts=("pear", "apple"),
 )
 

@@ -16,6 +16,7 @@ from fuzzfarm_shared.outcomes import ErrorKind
 from fuzzfarm_worker.fuzzing import FuzzChildren
 from fuzzfarm_worker.fuzzing.interpreter import Interpreter
 from fuzzfarm_worker.fuzzing.nursery import Nursery, Target
+from fuzzfarm_worker.fuzzing.restrictions import Restrictions
 from fuzzfarm_worker.processes import ProcessManager
 
 
@@ -137,7 +138,7 @@ def test_a_dataclass_is_shown_as_the_call_that_makes_it() -> None:
 
 
 def test_memory_beyond_the_limit_is_a_memory_finding() -> None:
-    [finding] = run(operation("takes_all_memory", memory_bytes=1_000_000_000)).findings
+    [finding] = run(operation("takes_all_memory", limits={"memory_bytes": 1_000_000_000})).findings
     assert (finding.kind, finding.type) == (ErrorKind.MEMORY, "MemoryError")
 
 
@@ -231,8 +232,8 @@ def test_closing_kills_a_child_that_does_not_answer() -> None:
         made: list[Interpreter] = []
 
         class Watched(Nursery):
-            async def child(self, target: Target, memory_bytes: int | None) -> Interpreter:
-                made.append(await super().child(target, memory_bytes))
+            async def child(self, target: Target, restrictions: Restrictions) -> Interpreter:
+                made.append(await super().child(target, restrictions))
                 return made[-1]
 
         async with ProcessManager() as processes, FuzzChildren(processes, 1, nursery=Watched(processes)) as children:
