@@ -84,7 +84,7 @@ class Command:
             return self._end_of(self._program.command, file)
 
     def _end_of(self, command: Any, stdin: int | IO[bytes]) -> int:
-        # A function before the exec costs a fork of all of this process, and there is only one thread here.
+        # It forks this process in place of vfork(2), and runs Python between fork and exec: a child has but one thread.
         before = None if self.cpu_limit is None else self.cpu_limit.keep
         with subprocess.Popen(command, stdin=stdin, env=self._environment, preexec_fn=before) as process:  # noqa: PLW1509
             return process.wait()

@@ -14,6 +14,7 @@ from fuzzfarm_shared.outcomes import ErrorKind, Finding
 from fuzzfarm_worker.fuzzing.nursery import Nursery, Target
 from fuzzfarm_worker.fuzzing.repeats import Case, Repeat, run_again
 from fuzzfarm_worker.fuzzing.restrictions import Restrictions
+from fuzzfarm_worker.fuzzing.signature import SIGXCPU
 
 RUNS = 10
 """A failure that comes every second time passes none of them once in a thousand findings."""
@@ -84,7 +85,8 @@ class Confirmer:
 def _is_worth_it(finding: Finding) -> bool:
     """Whether a run of it ends soon, and only in its child: what killed workers may do so again."""
     hangs_for_long = finding.kind is ErrorKind.TIMEOUT and finding.example_timeout_s > BUDGET_S
-    return finding.kind is not ErrorKind.WORKER_LOST and not hangs_for_long
+    computes_for_long = finding.type == SIGXCPU and finding.limits.get("cpu_s", 0) > BUDGET_S
+    return finding.kind is not ErrorKind.WORKER_LOST and not hangs_for_long and not computes_for_long
 
 
 def _case_of(operation: FuzzOperation, finding: Finding) -> Case:

@@ -47,7 +47,8 @@ ID_BYTES = 6
 """12 hex digits: one accidental collision among 16 million findings is unlikely (birthday bound)."""
 
 HANG = "hang"
-ENDLESS = {HANG, "SIGXCPU"}
+SIGXCPU = "SIGXCPU"
+ENDLESS = {HANG, SIGXCPU}
 """What is caught somewhere in its loop: when it takes too long, and when its CPU seconds are used up."""
 
 

@@ -62,6 +62,11 @@ def computes_a_little(number: int) -> None:
     compute(0.4)
 
 
+def fails_after_a_while(number: int) -> None:
+    compute(0.15)
+    assert abs(number) < 2
+
+
 def handles_the_signal(number: int) -> None:
     def stop(*_: object) -> None:
         raise InterruptedError("enough")

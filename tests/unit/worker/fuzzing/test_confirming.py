@@ -75,6 +75,17 @@ def test_a_hang_is_run_again_as_often_as_its_budget_allows(monkeypatch: pytest.M
     assert confirmed(fuzz, finding) == []
 
 
+def test_what_computes_for_longer_than_its_budget_is_not_run_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    limits = {"cpu_s": 1}
+    fuzz = operation("restricted_subjects:computes_in_a_thread", limits=limits, example_timeout_s=60)
+    finding = found_by(fuzz, 1)
+    monkeypatch.setattr(confirming, "RUNS", 2)
+    [confirmation] = confirmed(fuzz, finding)
+    assert (confirmation.replays, confirmation.replay_failures) == (2, 2)
+    monkeypatch.setattr(confirming, "BUDGET_S", 0.9)
+    assert confirmed(fuzz, finding) == []
+
+
 def test_a_slow_host_says_nothing_about_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
     fuzz = operation("hangs", example_timeout_s=0.2)
     finding = replace(found_by(fuzz, 60), kind=ErrorKind.EXCEPTION)

@@ -76,6 +76,12 @@ def test_a_child_may_use_more_cpu_in_all_than_one_example() -> None:
     assert found(restricted("computes_a_little", cpu_s=1), 8) == []
 
 
+def test_making_a_failure_smaller_counts_each_run_for_itself() -> None:
+    result = run(restricted("fails_after_a_while", cpu_s=1), 0, 8)
+    assert [finding.type for finding in result.findings] == ["AssertionError"]
+    assert result.children_replaced == 0
+
+
 def test_an_example_that_computes_too_long_is_kept_and_the_rest_runs() -> None:
     result = run(restricted("computes_at_last", cpu_s=1), 0, 30)
     assert [finding.type for finding in result.findings] == ["SIGXCPU"]
