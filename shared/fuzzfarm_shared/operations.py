@@ -59,6 +59,9 @@ Command = Annotated[list[Annotated[str, StringConstraints(max_length=131_072)]],
 LEFT_TO_WORKER = ("timeout_s", "retries", "retry_delay_s")
 """Fields that the settings of the worker decide where an operation was made without them, but a fuzz operation."""
 
+NEEDS_A_PROCESS = ("command", "stateless", "limits", "network")
+"""Fields of a fuzz operation that cannot hold for a target inside the worker."""
+
 InputsWord = Annotated[str, StringConstraints(max_length=MAX_INPUTS_CHARS), AfterValidator(inputs_word)]
 TimeoutSeconds = Annotated[float, Field(gt=0, le=MAX_TIMEOUT_S, allow_inf_nan=False)]
 
@@ -261,7 +264,9 @@ class FuzzOperation(Operation):
     network: bool = Field(
         default=True, description="False: the target has no network but a loopback of its own (Linux)."
     )
-    isolation: Literal["child"] = Field(default="child", description="Targets never run in the worker.")
+    isolation: Literal["child", "none"] = Field(
+        default="child", description='Where examples run: "child", or "none": in the worker, for code that you trust.'
+    )
     stateless: bool = Field(default=False, description="Run each example in a fork of its own.")
     timeout_s: TimeoutSeconds | None = Field(default=None, description="Seconds for one shard; None: no limit.")
 
@@ -291,6 +296,14 @@ class FuzzOperation(Operation):
             given = getattr(self.limits, name)
             if given is not None and given < least:
                 raise ValueError(f"limits.{name} must be at least {least:,}, because {why}: raise it, or leave it out")
+        return self
+
+    @model_validator(mode="after")
+    def _refuse_what_needs_a_process(self) -> Self:
+        fields = type(self).model_fields
+        for name in NEEDS_A_PROCESS if self.isolation == "none" else ():
+            if getattr(self, name) != fields[name].get_default(call_default_factory=True):
+                raise ValueError(f"{name} needs a process apart from the worker: leave it out, or isolation='none'")
         return self
 
     @model_validator(mode="before")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import functools
 import os
 import signal
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from operator import add as borrowed_add  # noqa: F401 - a name that comes from another module
@@ -131,6 +133,14 @@ def fuzz_small(number: int) -> None:
 def fuzz_exits(number: int) -> None:
     if number % 10 == 7:
         os._exit(3)
+
+
+def fuzz_crashes(number: int) -> None:
+    """Crash, after a note of the thread in which that happens."""
+    if number % 50 == 7:
+        with Path(tempfile.gettempdir(), "crashes").open("a") as file:
+            print(threading.current_thread().name, file=file, flush=True)
+        ctypes.string_at(0)
 
 
 def fuzz_slowly(number: int) -> None:

@@ -205,6 +205,33 @@ def test_an_example_that_kills_workers_is_a_finding_and_the_others_run(
     asyncio.run(scenario())
 
 
+def test_an_example_that_kills_the_worker_that_it_runs_in_costs_one_worker_and_is_a_finding(
+    start_worker: Any, farm_settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen to fail where `isolation="none"` holds after a death, too (chunks/shards.py): three workers die."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    supervised = (sys.executable, "-m", "fuzzfarm_worker", "supervise", "--processes", "1")
+
+    async def scenario() -> None:
+        async with Farm.connect(**farm_settings) as farm:
+            start_worker(*supervised, lease_s=0.5, renew_every_s=0.1, commit_every_s=0.1)
+            fuzz = FuzzOperation(key="f", target="farm_targets:fuzz_crashes", examples=300, isolation="none")
+            batch = await farm.submit([fuzz, CallOperation(key="call", target="farm_targets:echo", args=[1])])
+            aggregate = await batch.wait(WAIT_S)
+            assert aggregate.results["call"] == 1
+            result = aggregate.results["f"]
+            assert result.examples == 300
+            [finding] = result.findings
+            assert (finding.kind, finding.type) == (ErrorKind.KILLED, "SIGSEGV")
+            assert int(finding.example.removeprefix("fuzz_crashes(number=").removesuffix(")")) % 50 == 7
+            in_worker, *in_children = (tmp_path / "crashes").read_text().splitlines()
+            assert in_worker == "fuzzing farm_targets:fuzz_crashes"
+            assert set(in_children) == {"MainThread"}
+            await check_books(batch, {"f", "call"})
+
+    asyncio.run(scenario())
+
+
 def test_a_module_that_kills_whoever_imports_it_does_not_kill_workers_for_ever(
     start_worker: Any, farm_settings: Any
 ) -> None:

@@ -142,9 +142,12 @@ def test_a_target_that_is_not_of_an_allowed_module_is_refused(
     ],
     ids=["target", "strategy"],
 )
-def test_what_is_fuzzed_must_be_of_an_allowed_module_too(strict_farm: Any, options: Any, reason: str) -> None:
+@pytest.mark.parametrize("isolation", ["child", "none"])
+def test_what_is_fuzzed_must_be_of_an_allowed_module_too(
+    strict_farm: Any, options: Any, reason: str, isolation: Any
+) -> None:
     settings, _ = strict_farm
-    error = error_of(settings, FuzzOperation(examples=10, **options))
+    error = error_of(settings, FuzzOperation(examples=10, isolation=isolation, **options))
     assert error.kind is ErrorKind.REJECTED
     assert reason in error.message
 

@@ -126,6 +126,7 @@ def test_a_target_that_is_not_there_says_what_is_missing(name: str, message: str
 
 CALL: dict[str, Any] = {"target": "mod:f"}
 JOB: dict[str, Any] = {"command": ["ls"]}
+NO_CHILD: dict[str, Any] = {"isolation": "none"}
 
 
 @pytest.mark.parametrize(
@@ -175,6 +176,10 @@ JOB: dict[str, Any] = {"command": ["ls"]}
         (FuzzOperation, {**CALL, "limits": {"processes": 0}}, "processes"),
         (FuzzOperation, {**CALL, "limits": {"memory_bytes": MIN_MEMORY_BYTES - 1}}, "the child is an interpreter"),
         (FuzzOperation, {**CALL, "limits": {"file_size_bytes": 1_000}}, "what the child prints is a file, too"),
+        (FuzzOperation, {**CALL, **NO_CHILD, "limits": {"cpu_s": 1}}, "limits needs a process apart"),
+        (FuzzOperation, {**CALL, **NO_CHILD, "network": False}, "network needs a process apart"),
+        (FuzzOperation, {**CALL, **NO_CHILD, "stateless": True}, "stateless needs a process apart"),
+        (FuzzOperation, {**JOB, **NO_CHILD}, "command needs a process apart.*leave it out, or isolation='none'"),
     ],
     ids=lambda part: repr(part)[:50],
 )

@@ -102,6 +102,8 @@ class ShardWork:
     async def _run_examples(self, deadline_s: float | None) -> None:
         attempt = self._attempt
         self._operation = admitted(self._operation, attempt.station.tools.allowed)
+        if attempt.claim.deaths:  # an example may have killed the worker that it ran in: now it kills a child
+            self._operation = self._operation.model_copy(update={"isolation": "child"})
         if attempt.claim.deaths >= ONE_BY_ONE_DEATHS:
             await self._run_one_by_one(deadline_s)
             return

@@ -1,7 +1,8 @@
 """Fuzzing: children that run addressed examples of a target, and keep every example that kills one.
 
 The names are loaded when they are asked for: children import this package too, and without the worker's side of it
-they start in two thirds of the time. Nothing but children, replays and collections imports Hypothesis.
+they start in two thirds of the time. Only children, replays and collections import Hypothesis, and a worker that runs
+targets itself.
 """
 
 from __future__ import annotations

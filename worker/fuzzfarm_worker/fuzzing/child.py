@@ -71,11 +71,14 @@ def serve(connection: socket.socket, cells: Cells, subject: Subject) -> None:
 class Child:
     """Answers the requests of the worker, one after another."""
 
-    def __init__(self, channel: BlockingChannel, recorder: Recorder, subject: Subject) -> None:
-        """Take over what a fork was given."""
+    def __init__(
+        self, channel: BlockingChannel, recorder: Recorder, subject: Subject, output: int | None = STDOUT
+    ) -> None:
+        """Take over what a fork was given, and where its output goes; None: what it prints is not kept."""
         self._channel = channel
         self._recorder = recorder
         self._subject = subject
+        self._output = output
 
     def serve(self) -> None:
         """Answer until the worker is gone."""
@@ -104,7 +107,7 @@ class Child:
         from fuzzfarm_worker.fuzzing.examples import Examples  # noqa: PLC0415 - loaded by `prepare`
 
         cells = self._recorder.cells
-        examples = Examples(self._subject, request["seed"], cells, self._channel, Printed(STDOUT))
+        examples = Examples(self._subject, request["seed"], cells, self._channel, Printed(self._output))
         if request["cpu_s"] is not None:
             examples.limit_cpu(request["cpu_s"])
         if request["stateless"]:

@@ -16,13 +16,14 @@ from fuzzfarm_worker.fuzzing.interpreter import Death, Interpreter
 from fuzzfarm_worker.fuzzing.nursery import Nursery, Target
 from fuzzfarm_worker.fuzzing.restrictions import Restrictions
 from fuzzfarm_worker.fuzzing.shards import Shard, ShardProgress
+from fuzzfarm_worker.fuzzing.threads import TargetThreads
 from fuzzfarm_worker.processes import ProcessManager
 
 MAX_TARGETS_REMEMBERED = 1_000
 """Targets of which we remember what was made smaller already."""
 
-Key = tuple[Target, Restrictions]
-"""What a child has loaded, and what it is held to."""
+Key = tuple[Target, Restrictions, bool]
+"""What a child has loaded, what it is held to, and whether it is one, and not a thread of the worker."""
 
 
 class FuzzChildren:
@@ -54,6 +55,7 @@ class FuzzChildren:
             raise ValueError("max_children must be at least 1")
         self._max_children = max_children
         self._nursery = nursery or Nursery(processes, listed)
+        self._threads = TargetThreads(self._nursery)
         self._slots = asyncio.Semaphore(max_children)
         self._busy = 0
         self._idle: OrderedDict[Interpreter, Key] = OrderedDict()
@@ -169,7 +171,9 @@ class FuzzChildren:
         return await self._fresh(key)
 
     async def _fresh(self, key: Key) -> Interpreter:
-        child = await self._nursery.child(*key)
+        target, restrictions, is_process = key
+        in_thread = not is_process and not self._threads.exhausted
+        child = await (self._threads.interpreter(target) if in_thread else self._nursery.child(target, restrictions))
         self.started += 1
         return child
 
@@ -189,4 +193,4 @@ class FuzzChildren:
 
 
 def _key(operation: FuzzOperation) -> Key:
-    return Target.of(operation), Restrictions.of(operation)
+    return Target.of(operation), Restrictions.of(operation), operation.isolation == "child"

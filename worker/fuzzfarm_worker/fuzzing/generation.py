@@ -16,6 +16,7 @@ import time
 import unittest
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import wraps
 from hashlib import blake2b
@@ -53,10 +54,12 @@ __all__ = [
     "encoded",
     "explicit_examples",
     "fingerprint",
+    "fingerprint_of",
     "given_strategies",
     "hypothesis_version",
     "inner_test",
     "is_hypothesis_test",
+    "leave_random_alone",
     "machine_test",
     "open_database",
     "pin_constants",
@@ -69,6 +72,9 @@ __all__ = [
 ]
 
 NO_CONSTANTS = Constants()
+
+_SEEDS_RANDOM: ContextVar[bool] = ContextVar("seeds_random", default=True)
+"""Whether examples may seed the global generators: not in a process that others use at the same time."""
 
 
 class Invalid(Exception):  # noqa: N818  # not an error: the example is no example of the target
@@ -180,6 +186,17 @@ def pin_constants() -> None:
     """
     providers._get_local_constants = lambda: NO_CONSTANTS  # noqa: SLF001
     providers.CONSTANTS_CACHE.cache.clear()
+
+
+def leave_random_alone() -> None:
+    """Never seed the global generators of random numbers in this thread: they are not its own."""
+    _SEEDS_RANDOM.set(False)
+
+
+def _seed_random() -> None:
+    random.seed(0)
+    if (numpy := sys.modules.get("numpy")) is not None:
+        numpy.random.seed(0)
 
 
 def is_hypothesis_test(function: object) -> bool:
@@ -356,9 +373,8 @@ class Generator:
         Raises:
             Invalid: the example was rejected.
         """
-        random.seed(0)  # a target that uses the global generator behaves the same each time
-        if (numpy := sys.modules.get("numpy")) is not None:
-            numpy.random.seed(0)
+        if _SEEDS_RANDOM.get():
+            _seed_random()  # a target that uses the global generator behaves the same each time
         try:
             with BuildContext(data, is_final=final, wrapped_test=self.function):
                 if self._runner is not None:
@@ -497,3 +513,8 @@ def size(data: ConjectureData) -> int:
 def fingerprint(data: ConjectureData) -> int:
     """Return a hash that differs for examples that differ; equal in all children, which share one hash seed."""
     return hash(choices_key(data.choices))
+
+
+def fingerprint_of(choices: bytes) -> int:
+    """Return the fingerprint that an example with these encoded choices has in this process."""
+    return hash(choices_key(tuple(_decoded(choices))))

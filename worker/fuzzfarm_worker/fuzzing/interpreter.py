@@ -1,6 +1,6 @@
 """One child interpreter as the worker sees it: started, asked, watched, and told apart from the dead.
 
-Where children come from is nursery.py's business.
+Where children come from is nursery.py's business; a thread of the worker in the place of one is that of threads.py.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ import asyncio
 import os
 import re
 import signal
+import socket
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from fuzzfarm_worker.fuzzing.apart import DUMP_SIGNAL
 from fuzzfarm_worker.fuzzing.frames import Channel
@@ -19,7 +20,8 @@ from fuzzfarm_worker.fuzzing.signature import Frame
 from fuzzfarm_worker.sandbox.link import LOAD_TIMEOUT_S
 
 if TYPE_CHECKING:
-    from fuzzfarm_worker.sandbox.child import ForkedChild
+    from fuzzfarm_worker.sandbox.cells import Cells
+    from fuzzfarm_worker.sandbox.child import ChildEnd
 
 DUMP_WAIT_S = 0.2
 """How long a hanging child may take to write its stack; it needs about a millisecond."""
@@ -68,6 +70,34 @@ class Death:
         return f"exit code {self.returncode}"
 
 
+class Peer(Protocol):
+    """What runs the examples, at the other end of a socket: a forked child, or a thread.
+
+    Attributes:
+        pid: its process id, or the thread's.
+        connection: our end of its socket.
+        cells: what both sides see.
+        exited: done when nothing of it is left, or it was given up.
+    """
+
+    pid: int
+    connection: socket.socket
+    cells: Cells
+    exited: asyncio.Future[ChildEnd]
+
+    def kill(self) -> None:
+        """End it; `exited` is done within some seconds."""
+        ...
+
+    def send_signal(self, number: int) -> None:
+        """Send it a signal."""
+        ...
+
+    def close(self) -> None:
+        """Free what is held of it, when `exited` is done."""
+        ...
+
+
 class Interpreter:
     """A child that has one target loaded.
 
@@ -76,11 +106,11 @@ class Interpreter:
         hypothesis: version of its Hypothesis.
     """
 
-    def __init__(self, child: ForkedChild, printed: int, cpu_s: int | None = None) -> None:
-        """Take over a forked child, and the descriptor of the file into which it prints.
+    def __init__(self, child: Peer, printed: int, cpu_s: int | None = None) -> None:
+        """Take over what runs the examples, and the descriptor of the file into which it prints.
 
         Args:
-            child: the child.
+            child: a child, or a thread.
             printed: the descriptor.
             cpu_s: CPU seconds of each example; None: no limit.
         """

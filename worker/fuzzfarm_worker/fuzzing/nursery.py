@@ -108,7 +108,7 @@ class Nursery:
 
     async def _forked(self, target: Target, printed: int, restrictions: Restrictions) -> ForkedChild:
         """Fork a child of the zygote that the module has, or of one of its own where loading it starts threads."""
-        module, options = target.module, self._options(target)
+        module, options = target.module, self.options(target)
         limits, network = restrictions.from_fork(), restrictions.network
         if module is not None and target not in self._alone:
             link = await self._link(module, {"module": target.target})
@@ -118,7 +118,8 @@ class Nursery:
                 self._alone.add(target)
         return await (await self._link(target, options)).fork(printed, limits, network=network)
 
-    def _options(self, target: Target) -> dict[str, Any]:
+    def options(self, target: Target) -> dict[str, Any]:
+        """Return what `child.prepare` loads a target with."""
         own = [name for name in target if name is not None and not self._listed(name)]
         return {"target": target.target, "strategy": target.strategy, "own": own}
 

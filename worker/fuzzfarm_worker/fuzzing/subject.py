@@ -125,6 +125,11 @@ class Subject:
         except explicit.raises:
             return
 
+    def close(self) -> None:
+        """Close the loop in which it was awaited, if any; only for a target whose process goes on."""
+        if self._loop is not None:
+            self._loop.close()
+
     def _await(self, awaitable: Awaitable[Any]) -> None:
         if self._loop is None:
             self._loop = asyncio.Runner()
