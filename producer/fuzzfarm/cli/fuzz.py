@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -75,6 +75,10 @@ ExampleTimeout = Annotated[
 Stateless = Annotated[
     bool, typer.Option("--stateless", help="Run each example in a fork of its own, free of what others left behind.")
 ]
+Isolation = Annotated[
+    Literal["child", "none"],
+    typer.Option("--isolation", metavar="WORD", help="child, or none: in the worker itself, for code that you trust."),
+]
 NoNetwork = Annotated[
     bool, typer.Option("--no-network", help="Leave the target no network but a loopback of its own (Linux).")
 ]
@@ -102,6 +106,7 @@ def fuzz(
     processes: Processes = None,
     no_network: NoNetwork = False,
     stateless: Stateless = False,
+    isolation: Isolation = "child",
     workers: Workers = None,
     key: NewBatchKey = None,
     priority: PriorityOption = Priority.NORMAL,
@@ -125,6 +130,7 @@ def fuzz(
         ),
         "network": not no_network,
         "stateless": stateless,
+        "isolation": isolation,
         "crash_exit_codes": crash_exit_codes or None,
     }
     command = words_behind_dashes(context)

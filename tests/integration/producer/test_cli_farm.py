@@ -153,6 +153,19 @@ def test_a_finding_is_replayed_under_the_limits_that_it_was_made_with(cli):
     assert verdict["failure"]["message"] == finding["message"]
 
 
+def test_a_target_is_fuzzed_in_the_worker_itself(cli):
+    (cli.folder / "inside.py").write_text(
+        "import threading\n\n"
+        "def fuzz_place(number: int):\n"
+        "    assert threading.current_thread() is threading.main_thread(), 'in a thread'\n"
+    )
+    found = cli.run("fuzz", "--json", "--examples", "50", "--workers", "1", "--isolation", "none", "inside.py")
+    assert found.code == 1, found
+    [finding] = json.loads(found.out)["findings"]
+    assert finding["message"] == "in a thread"
+    assert (finding["replays"], finding["replay_failures"]) == (10, 0)
+
+
 def test_a_clean_fuzz_run_is_exit_code_0_and_one_json_document(cli):
     ended = cli.run("fuzz", "--json", "--examples", "50", "--workers", "1", "cli_targets:fuzz_nothing_wrong")
     assert ended.code == 0, ended
