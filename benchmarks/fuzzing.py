@@ -210,11 +210,11 @@ class Nobody:
     def send(self, message): pass
 generation.pin_constants()
 examples = Examples(subject.load("fuzz_targets:spin", None), 0, Cells(open_memory("cells")).numbers, Nobody())
-examples.run(0, 200, skip=(), shrunk=())
+examples.run(0, 200, skip=())
 print("ready", flush=True)
 sys.stdin.readline()
 began = time.perf_counter()
-examples.run(200, 200 + int(sys.argv[2]), skip=(), shrunk=())
+examples.run(200, 200 + int(sys.argv[2]), skip=())
 print(int(sys.argv[2]) / (time.perf_counter() - began), flush=True)
 """
 

@@ -23,7 +23,20 @@ class Lane(StrEnum):
     """Calls and subprocess jobs: a free slot of the executor."""
 
     FUZZ = "fuzz"
-    """A shard of a fuzz operation: a free child interpreter."""
+    """A shard of a fuzz operation, or the examination of a finding: a free child interpreter."""
+
+
+class ChunkKind(StrEnum):
+    """What the work of a chunk is."""
+
+    UNITS = ""
+    """Operations, or examples of a fuzz operation."""
+
+    EXAMINATION = "examination"
+    """Of a finding: it is made smaller, and run again."""
+
+    MERGE = "merge"
+    """The results of all shards of a fuzz operation become its outcome."""
 
 
 class Part(StrEnum):
@@ -33,7 +46,8 @@ class Part(StrEnum):
     """Hash: counters and state; `stop` holds a `StopReason`, `order` the signed order to cancel."""
     PAYLOADS = "#p"
     """Hash: payload id to encoded operations; `r<id>` to units without an outcome; `l<id>` to its lane; `d<id>` to its
-    first claim in ms; `x<id>` set when a fuzz operation has failed."""
+    first claim in ms; `x<id>` set when a fuzz operation has failed; `e<id>` and `f<id>:<finding>` to what is
+    examined of what it found."""
     CHUNKS = "#c"
     """Hash: chunk id to its record; a chunk that is done has none."""
     OUTCOMES = "#o"

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from fuzzfarm_shared.errors import CodecError, ExpiredError, SignatureError
-from fuzzfarm_shared.keys import AttemptId, Lane
+from fuzzfarm_shared.keys import AttemptId, ChunkKind, Lane
 from fuzzfarm_shared.outcomes import ErrorKind, OperationError, clipped
 from fuzzfarm_shared.payloads import Payload, decode_payload
 from fuzzfarm_shared.schedule import StopReason
@@ -92,8 +92,10 @@ def settled(claim: Claim, payload: Payload | None, error: OperationError, signer
     number = claim.commits + 1
     if claim.lane is Lane.FUZZ:
         context = partial_context(claim.id.batch, claim.submit_id, claim.payload)
-        return Commit(number, signer.seal(pack(error), context), units=units, final=True, partial=True)
-    indexes = [0] if claim.merge else list(claim.done.missing(claim.start, claim.stop))
+        # An examination that did not come about is no error of its operation.
+        envelope = b"" if claim.kind is ChunkKind.EXAMINATION else signer.seal(pack(error), context)
+        return Commit(number, envelope, units=units, final=True, partial=True)
+    indexes = [0] if claim.kind is ChunkKind.MERGE else list(claim.done.missing(claim.start, claim.stop))
     if not indexes:
         return Commit(number, b"", units=units, final=True)
     error = replace(error, message=clipped(error.message, max(200, MOST_ERROR_CHARS // len(indexes))))

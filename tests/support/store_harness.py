@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
 from fuzzfarm_shared.connection import connect
-from fuzzfarm_shared.keys import AttemptId, Lane, Part
+from fuzzfarm_shared.keys import AttemptId, ChunkKind, Lane, Part
 from fuzzfarm_shared.operations import AnyOperation, CallOperation, FuzzOperation
 from fuzzfarm_shared.outcomes import BatchStatus, ErrorKind, OperationError
 from fuzzfarm_shared.payloads import PayloadBuilder
@@ -89,7 +89,7 @@ class Held:
 
     @property
     def missing(self) -> list[int]:
-        return [0] if self.claim.merge else list(self.done.missing(self.claim.start, self.stop))
+        return [0] if self.claim.kind is ChunkKind.MERGE else list(self.done.missing(self.claim.start, self.stop))
 
 
 class StoreHarness:
@@ -140,9 +140,9 @@ class StoreHarness:
         """Return the commit of these units, the first `failed` of them as errors."""
         listed = list(units)
         chunk.number += 1
-        if not chunk.claim.merge:
+        if chunk.claim.kind is not ChunkKind.MERGE:
             chunk.done.add_all(listed)
-        final = bool(listed) if chunk.claim.merge else not chunk.missing
+        final = bool(listed) if chunk.claim.kind is ChunkKind.MERGE else not chunk.missing
         done = b"" if final else chunk.done.encode()
         if chunk.claim.lane is Lane.FUZZ:
             context = partial_context(self.batch, self.submit_id, chunk.claim.payload)
@@ -158,7 +158,7 @@ class StoreHarness:
             ),
             succeeded=len(listed) - failed,
             failed=failed,
-            units=0 if chunk.claim.merge else len(listed),
+            units=0 if chunk.claim.kind is ChunkKind.MERGE else len(listed),
             done=done,
             final=final,
         )

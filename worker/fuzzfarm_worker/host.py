@@ -22,7 +22,6 @@ from fuzzfarm_worker.allowlist import AllowList
 from fuzzfarm_worker.chunks import Attempt, Station, work_of
 from fuzzfarm_worker.executors.kernel import Kernel
 from fuzzfarm_worker.fuzzing import FuzzChildren
-from fuzzfarm_worker.fuzzing.confirming import Confirmer
 from fuzzfarm_worker.fuzzing.nursery import Nursery
 from fuzzfarm_worker.handlers import Tools
 from fuzzfarm_worker.intake import Intake
@@ -95,7 +94,7 @@ class WorkerHost:
             renewals=renewals,
             tools=Tools(self._allowed, processes, sandbox),
             children=children,
-            confirmer=Confirmer(nursery),
+            nursery=nursery,
         )
         # Before the first pop: a take-over in the same moment would take the job that was popped for a dropped one.
         await self._report_and_take_over()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fuzzfarm_shared.keys import AttemptId, Lane, Part, random_bits
+from fuzzfarm_shared.keys import AttemptId, ChunkKind, Lane, Part, random_bits
 from fuzzfarm_shared.ranges import RangeSet
 from fuzzfarm_shared.schedule import StopReason
 from fuzzfarm_shared.store.findings import Sighting, sighting_arguments
@@ -41,11 +41,11 @@ class Claim:
         now_s: server time, seconds since the epoch.
         first_claim_s: server time when any chunk of this payload was first claimed.
         batch_fuzzed_s: server time when any shard of this batch was first claimed.
-        merge: whether this chunk merges the shards of a fuzz operation.
+        kind: what its work is.
         commits: commits that earlier holders of this token made.
         lane: what the chunk needs of a worker.
         given_up: the fuzz operation has failed and its shards need not run.
-        partials: envelopes of the shards' results, for a merge.
+        enclosed: for a merge the envelopes of the shards' results, for an examination the finding's id and envelope.
     """
 
     id: AttemptId
@@ -62,11 +62,11 @@ class Claim:
     now_s: float
     first_claim_s: float
     batch_fuzzed_s: float
-    merge: bool
+    kind: ChunkKind
     commits: int
     lane: Lane
     given_up: bool
-    partials: tuple[bytes, ...]
+    enclosed: tuple[bytes, ...]
 
 
 class Refused:
@@ -78,8 +78,8 @@ class Crowd:
     """Who else wants to fuzz.
 
     Attributes:
-        waiting: shards that wait for a worker.
-        others: whether there is one of another operation among the first of them.
+        waiting: shards and examinations that wait for a worker.
+        others: whether there is one of another operation, or an examination, among the first of them.
         workers: live workers of the farm.
     """
 
@@ -171,7 +171,7 @@ class AttemptStore:
         if reply[0] == b"refused":
             return Refused()
         envelope, payload, start, stop, done, deaths, number, submit_id = reply[1:9]
-        reason, now_ms, first_claim_ms, kind, commits, lane, given_up, order, fuzzed_ms, *partials = reply[9:]
+        reason, now_ms, first_claim_ms, kind, commits, lane, given_up, order, fuzzed_ms, *enclosed = reply[9:]
         return Claim(
             id=attempt,
             envelope=envelope,
@@ -187,11 +187,11 @@ class AttemptStore:
             now_s=now_ms / 1000,
             first_claim_s=first_claim_ms / 1000,
             batch_fuzzed_s=fuzzed_ms / 1000,
-            merge=kind == b"merge",
+            kind=ChunkKind(kind.decode()),
             commits=commits,
             lane=Lane(lane.decode()),
             given_up=given_up == 1,
-            partials=tuple(partials),
+            enclosed=tuple(enclosed),
         )
 
     async def crowd(self, attempt: AttemptId, payload: int) -> Crowd:

@@ -48,6 +48,7 @@ class Sighting:
         host: where.
         replays: how often the example was run again; 0: not yet.
         failures: how often it failed then.
+        examine: 1 to have it examined, once for its operation; else 0.
     """
 
     target: str
@@ -60,6 +61,7 @@ class Sighting:
     host: str
     replays: int
     failures: int
+    examine: int
 
 
 def finding_context(target: str, identifier: str) -> tuple[str, ...]:
@@ -67,8 +69,8 @@ def finding_context(target: str, identifier: str) -> tuple[str, ...]:
     return ("finding", target, identifier)
 
 
-def sighting(finding: Finding, host: str, signer: Signer) -> Sighting:
-    """Return what a commit tells of a finding that was seen on `host`."""
+def sighting(finding: Finding, host: str, signer: Signer, *, examine: bool = False) -> Sighting:
+    """Return what a commit tells of a finding that was seen on `host`, and whether it is to be examined."""
     return Sighting(
         target=finding.target,
         id=finding.id,
@@ -80,6 +82,7 @@ def sighting(finding: Finding, host: str, signer: Signer) -> Sighting:
         host=host,
         replays=finding.replays,
         failures=finding.replay_failures,
+        examine=int(examine),
     )
 
 
@@ -103,6 +106,19 @@ def _bounded(finding: Finding) -> bytes:
         if len(body) <= MAX_RECORD_BYTES:
             break
     return body
+
+
+def open_finding(envelope: bytes, target: str, identifier: str, signer: Signer) -> Finding:
+    """Return the finding that an envelope holds.
+
+    Raises:
+        CodecError: when it holds no finding of this name.
+        SignatureError: when it is not signed as this side requires.
+    """
+    finding = unpack(signer.open(envelope, finding_context(target, identifier)))
+    if not isinstance(finding, Finding) or (finding.target, finding.id) != (target, identifier):
+        raise CodecError("it holds no finding of this name")
+    return finding
 
 
 class FindingStore:
@@ -157,17 +173,14 @@ class FindingStore:
         for identifier, record in records:
             try:
                 if record is not None:
-                    yield self._open(record, finding_context(target, identifier))
+                    yield self._open(record, target, identifier)
             except (CodecError, SignatureError) as exc:
                 log.warning("a finding was refused", target=target, finding=identifier, reason=str(exc))
 
-    def _open(self, record: bytes, context: tuple[str, ...]) -> Finding:
+    def _open(self, record: bytes, target: str, identifier: str) -> Finding:
         kept = _fields(record)
-        finding = unpack(self._signer.open(kept[b"e"], context))
-        if not isinstance(finding, Finding) or finding_context(finding.target, finding.id) != context:
-            raise CodecError("it holds no finding of this name")
         return replace(
-            finding,
+            open_finding(kept[b"e"], target, identifier, self._signer),
             count=int(kept[b"n"]),
             first_seen=float(kept[b"a"]),
             last_seen=float(kept[b"z"]),

@@ -13,11 +13,15 @@ from redis.exceptions import NoScriptError
 
 from fuzzfarm_shared import arq_queue
 from fuzzfarm_shared.connection import Patience, farm_errors
-from fuzzfarm_shared.keys import Lane, Part
+from fuzzfarm_shared.keys import ChunkKind, Lane, Part
 from fuzzfarm_shared.schedule import Priority
 from fuzzfarm_shared.settings import FarmSettings
 
-LIBRARIES = {"commit": ("prelude", "finding"), "forget": ("prelude", "finding")}
+LIBRARIES = {
+    "commit": ("prelude", "finding", "examination"),
+    "forget": ("prelude", "finding"),
+    "restore": ("prelude", "examination"),
+}
 """What stands in front of a script, where it needs more than the prelude."""
 
 
@@ -26,10 +30,12 @@ def source(name: str) -> str:
     """Return the text of script `name`, with the names that it shares with Python in front."""
     folder = resources.files("fuzzfarm_shared.store") / "lua"
     parts = ", ".join(f"{part.name} = '{part.value}'" for part in Part)
+    kinds = ", ".join(f"{kind.name} = '{kind.value}'" for kind in ChunkKind)
     lanes = ", ".join(f"'{lane.value}'" for lane in Lane)
     priorities = ", ".join(f"'{priority.value}'" for priority in Priority)
     header = (
         f"local part = {{{parts}}}\n"
+        f"local KIND = {{{kinds}}}\n"
         f"local LANES = {{{lanes}}}\n"
         f"local PRIORITIES = {{{priorities}}}\n"
         f"local ARQ = {{JOB = '{arq_queue.JOB_PREFIX}', RETRY = '{arq_queue.RETRY_PREFIX}', "

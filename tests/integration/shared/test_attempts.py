@@ -8,7 +8,7 @@ from typing import Any
 from store_harness import LONG_S, SHORT_S, Held, StoreHarness, call_payload, fuzz_payload, wait_until
 
 from fuzzfarm_shared.arq_queue import IN_PROGRESS_PREFIX
-from fuzzfarm_shared.keys import Lane, Part
+from fuzzfarm_shared.keys import ChunkKind, Lane, Part
 from fuzzfarm_shared.outcomes import BatchState
 from fuzzfarm_shared.schedule import Priority, StopReason
 from fuzzfarm_shared.store import Claim, Commit, Refused, TakeOver
@@ -32,8 +32,8 @@ def test_a_claim_moves_a_chunk_from_arqs_queue_into_the_leases(drive: Drive) -> 
         (attempt,) = await store.waiting()
         claim = (await store.take(store.worker())).claim
         assert (claim.id, claim.start, claim.stop, claim.attempt, claim.deaths) == (attempt, 0, 4, 1, 0)
-        assert (claim.merge, claim.stop_reason, claim.given_up, claim.commits, claim.lane) == (
-            False,
+        assert (claim.kind, claim.stop_reason, claim.given_up, claim.commits, claim.lane) == (
+            ChunkKind.UNITS,
             None,
             False,
             0,
@@ -416,7 +416,7 @@ def test_the_last_shard_of_a_fuzz_operation_queues_its_merge(drive: Drive) -> No
             await second.store.commit(second.claim.id, commit)
 
         merge = await store.take(store.worker())
-        assert (merge.claim.merge, merge.claim.lane, len(merge.claim.partials)) == (True, Lane.SLOTS, 3)
+        assert (merge.claim.kind, merge.claim.lane, len(merge.claim.enclosed)) == (ChunkKind.MERGE, Lane.SLOTS, 3)
         commit = store.commit_of(merge, [0])
         for _ in range(2):
             assert not (await merge.store.commit(merge.claim.id, commit)).fenced
@@ -434,7 +434,7 @@ def test_a_merge_whose_worker_died_is_done_by_another(drive: Drive) -> None:
         zombie = await store.take(store.worker("zombie", SHORT_S))
         await freed_by(store)
         heir = await store.take(store.worker("heir"))
-        assert (heir.claim.merge, len(heir.claim.partials)) == (True, 1)
+        assert (heir.claim.kind, len(heir.claim.enclosed)) == (ChunkKind.MERGE, 1)
         await store.commit(heir)
         assert (await store.commit(zombie, [0])).fenced
         assert await store.outcome_keys() == ["0"]

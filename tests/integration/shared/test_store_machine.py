@@ -24,7 +24,7 @@ from hypothesis.stateful import (
 )
 from store_harness import Held, StoreHarness, call_payload, fuzz_payload, wait_until
 
-from fuzzfarm_shared.keys import Part
+from fuzzfarm_shared.keys import ChunkKind, Part
 from fuzzfarm_shared.schedule import StopReason
 from fuzzfarm_shared.settings import FarmSettings
 from fuzzfarm_shared.store import Claim, Commit
@@ -138,7 +138,7 @@ class StoreMachine(RuleBasedStateMachine):
         untouched = [
             unit for unit in chunk.missing if unit > max([chunk.claim.start, *(run[1] for run in chunk.done.runs)])
         ]
-        if chunk.claim.merge or not untouched:
+        if chunk.claim.kind is ChunkKind.MERGE or not untouched:
             return
         split = untouched[split % len(untouched)]
         for _ in range(times):

@@ -16,6 +16,7 @@ from fuzzfarm_shared.errors import (
     SignatureError,
     UnknownKindError,
 )
+from fuzzfarm_shared.keys import ChunkKind
 from fuzzfarm_shared.log import get_logger
 from fuzzfarm_shared.outcomes import ErrorKind, OperationError
 from fuzzfarm_shared.payloads import Payload
@@ -215,9 +216,10 @@ class Attempt:
             log.info("a chunk went to another worker", chunk=str(self.claim.id))
 
     async def _dispatch(self) -> None:
+        merges = self.claim.kind is ChunkKind.MERGE
         try:
             # A merge has what it needs, however late it is.
-            payload = open_payload(self.claim, self.station.signer, 0.0 if self.claim.merge else self.now_s)
+            payload = open_payload(self.claim, self.station.signer, 0.0 if merges else self.now_s)
         except ExpiredError:
             await self._settle_stopped(open_payload(self.claim, self.station.signer), StopReason.DEADLINE)
             return
@@ -229,7 +231,7 @@ class Attempt:
             return
         reason = self.claim.stop_reason
         # A merge has all parts already: what they found is not thrown away.
-        if reason is not None and not self.claim.merge and self._is_ordered(reason, self.claim.order):
+        if reason is not None and not merges and self._is_ordered(reason, self.claim.order):
             await self._settle_stopped(payload, reason)
             return
         work = self._make_work(self, payload)

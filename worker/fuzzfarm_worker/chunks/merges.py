@@ -32,7 +32,7 @@ class MergeWork:
             await attempt.settle(self._payload, ErrorKind.WORKER_LOST, MANY_DEATHS)
             return
         context = partial_context(claim.id.batch, claim.submit_id, claim.payload)
-        parts = [unpack(attempt.station.signer.open(envelope, context)) for envelope in claim.partials]
+        parts = [unpack(attempt.station.signer.open(envelope, context)) for envelope in claim.enclosed]
         error = next((part for part in parts if isinstance(part, OperationError)), None)
         if error is not None and claim.stop_reason is not None:
             await attempt.settle(self._payload, error.kind, error.message)

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from fuzzfarm_shared.errors import TargetError
 from fuzzfarm_shared.log import get_logger
-from fuzzfarm_shared.merging import combine, merge
+from fuzzfarm_shared.merging import merge
 from fuzzfarm_shared.operations import FuzzOperation
 from fuzzfarm_shared.outcomes import ErrorKind, Finding, FuzzResult, OperationError
 from fuzzfarm_shared.store import Sighting, sighting
@@ -26,9 +26,6 @@ LONGEST_BETWEEN_COMMITS_S = 10.0
 CHANGE_WEIGHT = 0.3
 """Of the newest turn in the mean of how long it takes to have a child of another target."""
 
-MOST_REMEMBERED = 10_000
-"""Findings of which a worker remembers that it had them."""
-
 CAREFUL_EXAMPLES = 10_000
 """Examples that run one by one after two deaths; they take about half a minute."""
 
@@ -42,14 +39,14 @@ class ShardWork:
         self._attempt = attempt
         self._operation = operation
         self._pending: list[FuzzResult] = []
-        self._found: dict[str, Finding] = {}
+        self._found: set[str] = set()
         self._next = attempt.claim.start
         runs = attempt.done.runs
         if runs and runs[0][0] <= attempt.claim.start:
             self._next = runs[0][1]
         self._committed = self._next
         self._committed_at = time.monotonic()
-        self._has_news = False
+        self._news: set[str] = set()
         self._gave_way = False
 
     async def run(self) -> None:
@@ -80,19 +77,7 @@ class ShardWork:
             await self.leave()
             await attempt.hand_back_all()
         else:
-            await self._confirm()
             await self._finish()
-
-    async def _confirm(self) -> None:
-        """Run what is new again; not where examples may have killed workers."""
-        attempt = self._attempt
-        if attempt.claim.deaths >= ONE_BY_ONE_DEATHS:
-            return
-        confirmed = await attempt.station.confirmer.confirm(
-            self._operation, self._found.values(), proceed=lambda: not attempt.stopping
-        )
-        if confirmed:
-            self._pending.append(replace(_nothing(self._operation.seed), findings=confirmed))
 
     async def leave(self) -> None:
         """Commit what the last progress told."""
@@ -141,14 +126,9 @@ class ShardWork:
             return False
         turn = Turn(look_at_s=min(LOOK_EVERY_S, around.turn_s))
         await self._follow(turn, left_s, ends_at)
-        if turn.found and not attempt.stopping:
-            if self._committed < self._next < attempt.stop:
-                await self._commit(self._next)  # people see it before it is run again
-            await self._confirm()
-        else:  # it did not make a failure smaller, too
-            station = attempt.station
-            change_s = time.monotonic() - started - turn.ran_s
-            station.change_s += (CHANGE_WEIGHT if station.change_s else 1.0) * (change_s - station.change_s)
+        station = attempt.station
+        change_s = time.monotonic() - started - turn.ran_s
+        station.change_s += (CHANGE_WEIGHT if station.change_s else 1.0) * (change_s - station.change_s)
         if turn.over:
             await self._share_rest(turn, ends_at)
         return turn.over
@@ -168,20 +148,11 @@ class ShardWork:
                     await self._judge(turn, ends_at)
 
     def _take(self, progress: ShardProgress, turn: Turn) -> None:
-        """Take in what ran. A finding that is new here ends the turn, so that it is made smaller at once."""
+        """Take in what ran. What this shard has not found before is committed at once, and then examined elsewhere."""
         self._pending.append(progress.result)
         self._next = progress.next_index
         turn.note(progress.result)
-        for finding in progress.result.findings:
-            earlier = self._found.get(finding.id)
-            self._found[finding.id] = finding if earlier is None else combine(earlier, finding)
-        known = self._attempt.station.found
-        news = {finding.id for finding in progress.result.findings} - known
-        if news:
-            if len(known) > MOST_REMEMBERED:
-                known.clear()
-            known |= news
-            self._has_news = turn.found = turn.over = True
+        self._news |= {finding.id for finding in progress.result.findings} - self._found
 
     async def _judge(self, turn: Turn, ends_at: float | None) -> None:
         """End a turn when others have waited for it, or when another worker could do half of what is left."""
@@ -225,9 +196,8 @@ class ShardWork:
 
     async def _commit_if_due(self) -> None:
         every_s = self._attempt.station.settings.commit_every_s
-        if not self._has_news:
-            age_s = self._attempt.now_s - self._attempt.claim.first_claim_s
-            every_s = max(every_s, min(LONGEST_BETWEEN_COMMITS_S, SHARE_OF_AGE * age_s))
+        age_s = self._attempt.now_s - self._attempt.claim.first_claim_s
+        every_s = 0.0 if self._news else max(every_s, min(LONGEST_BETWEEN_COMMITS_S, SHARE_OF_AGE * age_s))
         is_due = time.monotonic() - self._committed_at >= every_s
         if is_due and self._committed < self._next < self._attempt.stop:
             await self._commit(self._next)
@@ -244,10 +214,12 @@ class ShardWork:
         attempt = self._attempt
         result = self._seen_here(merge(self._pending)) if self._pending else _nothing(self._operation.seed)
         self._pending = []
-        self._committed_at, self._has_news = time.monotonic(), False
+        self._committed_at = time.monotonic()
         units, self._committed = upto - self._committed, upto
         attempt.done.add_all(range(attempt.claim.start, upto))
         sightings = [self._sighting(finding) for finding in result.findings]
+        self._found |= self._news
+        self._news = set()
         await attempt.commit(
             self._sealed(pack(result)), units=units, examples=result.examples, partial=True, findings=sightings
         )
@@ -258,7 +230,7 @@ class ShardWork:
 
     def _sighting(self, finding: Finding) -> Sighting:
         station = self._attempt.station
-        return sighting(finding, station.settings.name, station.signer)
+        return sighting(finding, station.settings.name, station.signer, examine=finding.id in self._news)
 
     async def _finish(self) -> None:
         """Commit the rest; what a time limit left out counts as done."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 from fuzzfarm_shared.settings import WorkerHostSettings
@@ -10,7 +10,7 @@ from fuzzfarm_shared.signing import Signer
 from fuzzfarm_shared.store import AttemptStore, TellingStore
 from fuzzfarm_worker.executors.kernel import Kernel
 from fuzzfarm_worker.fuzzing import FuzzChildren
-from fuzzfarm_worker.fuzzing.confirming import Confirmer
+from fuzzfarm_worker.fuzzing.nursery import Nursery
 from fuzzfarm_worker.handlers import Tools
 from fuzzfarm_worker.intake import Intake
 from fuzzfarm_worker.renewal import RenewalThread
@@ -31,10 +31,9 @@ class Station:
         renewals: keeps leases.
         tools: what handlers may use.
         children: run examples.
-        confirmer: runs findings again.
+        nursery: makes the children in which findings are examined.
         operations_done: outcomes recorded since the worker started.
         change_s: seconds that it took lately to have a child of another target.
-        found: ids of findings that this worker had.
     """
 
     name: str
@@ -47,10 +46,9 @@ class Station:
     renewals: RenewalThread
     tools: Tools
     children: FuzzChildren
-    confirmer: Confirmer
+    nursery: Nursery
     operations_done: int = 0
     change_s: float = 0.0
-    found: set[str] = field(default_factory=set)
 
 
 class Work(Protocol):

@@ -83,14 +83,12 @@ class Turn:
         examples: that it ran.
         over: whether it has to end.
         look_at_s: when to look who else waits, in seconds of running.
-        found: whether it has a finding that is new on this worker.
     """
 
     ran_s: float = 0.0
     examples: int = 0
     over: bool = False
     look_at_s: float = LOOK_EVERY_S
-    found: bool = False
 
     def note(self, result: FuzzResult) -> None:
         """Take in what ran."""

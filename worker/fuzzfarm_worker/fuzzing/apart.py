@@ -1,7 +1,7 @@
 """Calls apart: each in a fork of the child, so that no example finds what another one left behind (`stateless`).
 
 The child generates, forks, and waits. A fork that dies takes the child with it, in the same way, so the worker sees
-the death of an example as without forks.
+the death of an example as without forks; but one that makes an example smaller which kills outlives many of them.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 
 import msgpack
 
+from fuzzfarm_worker.failures import ending_name
 from fuzzfarm_worker.fuzzing.cpu import CpuLimit
 from fuzzfarm_worker.fuzzing.frames import pack
 from fuzzfarm_worker.fuzzing.recorder import Cell
@@ -40,6 +41,10 @@ class ApartError(Exception):
         super().__init__(failure["message"])
 
 
+class ForkDiedError(Exception):
+    """The call ended its fork; the message says how: "SIGSEGV", or "exit code 3"."""
+
+
 class Apart:
     """Runs calls in forks of this process.
 
@@ -47,6 +52,7 @@ class Apart:
         cells: of the flight recorder.
         rejections: exceptions that reject an example.
         cpu_limit: of each call; None: none.
+        outlive: go on when a fork dies, instead of dying in the same way.
     """
 
     def __init__(
@@ -54,10 +60,13 @@ class Apart:
         cells: memoryview[int],
         rejections: tuple[type[BaseException], ...],
         cpu_limit: CpuLimit | None = None,
+        *,
+        outlive: bool = False,
     ) -> None:
         self._cells = cells
         self._rejections = rejections
         self._cpu_limit = cpu_limit
+        self._outlive = outlive
         self._told = open_memory("fuzzfarm-failure")
         self._fork = 0
         if DUMP_SIGNAL is not None:
@@ -65,10 +74,11 @@ class Apart:
             signal.signal(DUMP_SIGNAL, self._pass_on)
 
     def call(self, call: Callable[[], None], failure_of: Callable[[BaseException], dict[str, Any]]) -> bool:
-        """Make the call in a fork; returns whether it rejected the example. If the fork dies, so does this process.
+        """Make the call in a fork; returns whether it rejected the example.
 
         Raises:
             ApartError: when the call raised.
+            ForkDiedError: when the fork dies; but unless this process is to outlive that, it dies, too.
         """
         self._cells[Cell.VERDICT] = 0
         self._fork = os.fork()
@@ -80,7 +90,10 @@ class Apart:
         if verdict == FAILED:
             raise ApartError(self._failure())
         if verdict not in {PASSED, REJECTED}:
-            _die_as(os.waitstatus_to_exitcode(status))
+            code = os.waitstatus_to_exitcode(status)
+            if self._outlive:
+                raise ForkDiedError(ending_name(code))
+            _die_as(code)
         return verdict == REJECTED
 
     def _pass_on(self, number: int, _: Any) -> None:

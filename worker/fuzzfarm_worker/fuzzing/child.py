@@ -92,12 +92,20 @@ class Child:
         """Run a range of examples."""
         examples = self._examples(request)
         examples.recall(request["known"])
-        examples.run(request["start"], request["stop"], skip=request["skip"], shrunk=request["shrunk"])
+        examples.run(request["start"], request["stop"], skip=request["skip"])
+        return ["done"]
+
+    def answer_shrink(self, request: dict[str, Any]) -> list[Any]:
+        """Make a failing example smaller."""
+        examples = self._examples(request)
+        if request["apart"]:
+            examples.stay_apart(outlive=True)
+        examples.shrink(request["choices"], request["mark"], request["budget_s"])
         return ["done"]
 
     def answer_describe(self, request: dict[str, Any]) -> list[Any]:
         """Tell what an example is, without running it."""
-        return ["described", self._examples(request).describe(request["index"])]
+        return ["described", self._examples(request).describe(request["index"], request["choices"])]
 
     def answer_once(self, request: dict[str, Any]) -> list[Any]:
         """Run one example."""

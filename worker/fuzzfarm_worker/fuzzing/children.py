@@ -19,9 +19,6 @@ from fuzzfarm_worker.fuzzing.shards import Shard, ShardProgress
 from fuzzfarm_worker.fuzzing.threads import TargetThreads
 from fuzzfarm_worker.processes import ProcessManager
 
-MAX_TARGETS_REMEMBERED = 1_000
-"""Targets of which we remember what was made smaller already."""
-
 Key = tuple[Target, Restrictions, bool]
 """What a child has loaded, what it is held to, and whether it is one, and not a thread of the worker."""
 
@@ -60,7 +57,6 @@ class FuzzChildren:
         self._busy = 0
         self._idle: OrderedDict[Interpreter, Key] = OrderedDict()
         self._ending: set[asyncio.Task[None]] = set()
-        self._shrunk: OrderedDict[Key, set[str]] = OrderedDict()
         self.started = 0
         """Children started so far."""
 
@@ -102,7 +98,7 @@ class FuzzChildren:
             start: the first index.
             stop: the index after the last one.
             deadline_s: seconds of running, from the first example, after which no further example starts. The shard
-                then ends by itself, before `stop`, with its findings made smaller.
+                then ends by itself, before `stop`.
             over: is asked many times a second; once it says True, the shard ends as at its deadline.
 
         Raises:
@@ -111,7 +107,7 @@ class FuzzChildren:
         """
         async with self._slots:
             self._busy += 1
-            shard = Shard(operation, start, stop, deadline_s, self._shrunk_of(operation))
+            shard = Shard(operation, start, stop, deadline_s)
             drive = Drive(self, shard, over)
             try:
                 while await drive.step():
@@ -144,15 +140,7 @@ class FuzzChildren:
                 self.keep(child, operation)
             failure = death_failure(operation.target, Death(index, False, -9, [], ""), 0.0, described)
             failure |= {"kind": ErrorKind.WORKER_LOST, "message": f"{deaths} workers died while they ran this example"}
-            return Shard(operation, index, index + 1, None, set()).finding(failure, child, 1)
-
-    def _shrunk_of(self, operation: FuzzOperation) -> set[str]:
-        key = _key(operation)
-        remembered = self._shrunk.setdefault(key, set())
-        self._shrunk.move_to_end(key)
-        if len(self._shrunk) > MAX_TARGETS_REMEMBERED:
-            self._shrunk.popitem(last=False)
-        return remembered
+            return Shard(operation, index, index + 1, None).finding(failure, child, 1)
 
     async def ready(self, operation: FuzzOperation) -> Interpreter:
         """Return a warm child that has the operation's target, or a fresh one.

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from fuzzfarm_worker.fuzzing import signature
-from fuzzfarm_worker.fuzzing.apart import Apart, ApartError
+from fuzzfarm_worker.fuzzing.apart import Apart, ApartError, ForkDiedError
 from fuzzfarm_worker.fuzzing.cpu import CpuLimit
 from fuzzfarm_worker.fuzzing.crashes import CommandCrashError
 from fuzzfarm_worker.fuzzing.descriptors import one_more_descriptor
 from fuzzfarm_worker.fuzzing.generation import Drawn, Invalid, call_source, encoded, fingerprint, size
 from fuzzfarm_worker.fuzzing.last_words import Tell, last_words
 from fuzzfarm_worker.fuzzing.printed import Printed
-from fuzzfarm_worker.fuzzing.recorder import SHRINKING, Cell
+from fuzzfarm_worker.fuzzing.recorder import Cell
 from fuzzfarm_worker.fuzzing.subject import Subject
 
 MAX_SEEN = 500_000
@@ -24,12 +24,6 @@ MAX_SEEN = 500_000
 
 MAX_FAILURES = 100
 """Distinct failures that one run reports in full; a target with more of them needs a repair, not more findings."""
-
-MAX_SHRINKS = 5
-"""Failures that one run makes smaller, so that a shard is never held up for more than 10 s."""
-
-SHRINK_BUDGET_S = 2.0
-"""Seconds for making one failure smaller; most are done in a tenth of it."""
 
 MAX_TEXT_CHARS = 20_000
 """Longest example or traceback that is kept: enough to read, and 100 of them still fit in one result."""
@@ -89,9 +83,9 @@ class Examples:
         self._cpu_limit = CpuLimit(cpu_s)
         self._subject.limit_cpu(self._cpu_limit)
 
-    def stay_apart(self) -> None:
-        """Make each call in a fork, from now on; call `limit_cpu` first."""
-        self._apart = Apart(self._cells, self._generator.rejections, self._cpu_limit)
+    def stay_apart(self, *, outlive: bool = False) -> None:
+        """Make each call in a fork, from now on, and outlive those that die if told to; call `limit_cpu` first."""
+        self._apart = Apart(self._cells, self._generator.rejections, self._cpu_limit, outlive=outlive)
 
     def recall(self, failures: Iterable[dict[str, Any]]) -> None:
         """Know failures that a child before this one has told: their id, signature and choices."""
@@ -99,14 +93,13 @@ class Examples:
             choices = failure["choices"]
             self._best[failure["signature"]] = _Best(failure, (len(choices), choices))
 
-    def run(self, start: int, stop: int, *, skip: Iterable[int], shrunk: Iterable[str]) -> None:
-        """Run examples `start` to `stop`, or until the recorder says stop, then make new failures smaller.
+    def run(self, start: int, stop: int, *, skip: Iterable[int]) -> None:
+        """Run examples `start` to `stop`, or until the recorder says stop.
 
         Args:
             start: the first index.
             stop: the index after the last one.
             skip: fingerprints of examples not to run again, because they kill.
-            shrunk: ids of findings that are as small as we can make them.
         """
         self._seen.update(skip)
         cells, printed = self._cells, self._printed
@@ -121,8 +114,6 @@ class Examples:
                 cells[Cell.INDEX] = index
                 self._run_one(index)
                 cells[Cell.NEXT] = index + 1
-            self._sender.send(["finished"])
-            self._shrink(set(shrunk))
         cells[Cell.STARTED] = 0
 
     def _begin_cpu(self) -> None:
@@ -236,37 +227,41 @@ class Examples:
             return f"{name}(...)  # its generation raises {type(exc).__name__}"
         return clean("\n".join([text, *(f"# {line}" for line in lines)]), MAX_TEXT_CHARS)
 
-    def describe(self, index: int) -> dict[str, Any]:
-        """Generate the example of an index, without running it, and return what tells it."""
+    def describe(self, index: int | None, choices: bytes) -> dict[str, Any]:
+        """Generate an example, by its address where it has one, without running it, and return what tells it."""
+        if index is not None and index < len(self._subject.explicit):
+            return {"example": self.source(b"", index), "choices": b"", "fingerprint": None}
         self._begin_cpu()
         drawn: list[Drawn] = []
-        data, call = self._addressed(index, drawn.append)
-        if index < len(self._subject.explicit):
-            return {"example": self.source(b"", index), "choices": b"", "fingerprint": None}
+        data = self._data(index, choices)
         try:
-            self._generator.run(data, call)
+            self._generator.run(data, drawn.append)
         except BaseException as exc:  # noqa: BLE001  # code of the user inside a strategy
             source = f"{self._subject.name}(...)  # its generation raises {type(exc).__name__}"
             return {"example": source, "choices": encoded(data), "fingerprint": None}
         if self._subject.generator.interactive:
-            return self._last_words(index)
+            return self._last_words(index, choices)
         choices = encoded(data)
         told = {"example": self.source(choices, None), "choices": choices, "fingerprint": fingerprint(data)}
         given = [self._subject.given(one.arguments) for one in drawn]
         return told if None in given else {**told, "input": _bounded(b"".join(filter(None, given)))}
 
-    def _last_words(self, index: int) -> dict[str, Any]:
+    def _data(self, index: int | None, choices: bytes) -> Any:
+        """Return an undrawn example, which is none of the test's own."""
+        return self._generator.stored(choices) if index is None else self._generator.at(self._seed, index)
+
+    def _last_words(self, index: int | None, choices: bytes) -> dict[str, Any]:
         """Return what tells an example that draws while it runs and ends its interpreter: it has to run once more."""
         lines: list[str] = []
-        choices, announced = b"", ""
-        for text, choices, is_announcement in last_words(lambda tell: self._confess(index, tell)):  # noqa: B007
+        told, announced = b"", ""
+        for text, told, is_announcement in last_words(lambda tell: self._confess(index, choices, tell)):  # noqa: B007
             announced = text if is_announcement else ""
             lines += [] if is_announcement else [text]
-        shown = self._shown(self._generator.at(self._seed, index), [*lines, *filter(None, [announced])])
-        return {"example": shown, "choices": choices, "fingerprint": None}
+        shown = self._shown(self._data(index, choices), [*lines, *filter(None, [announced])])
+        return {"example": shown, "choices": told, "fingerprint": None}
 
-    def _confess(self, index: int, tell: Tell) -> None:
-        data = self._generator.at(self._seed, index)
+    def _confess(self, index: int | None, choices: bytes, tell: Tell) -> None:
+        data = self._data(index, choices)
         self._subject.announce_steps(lambda step: tell([step, encoded(data), True]))
         self._generator.report(data, self._subject.call_drawn, lambda line: tell([line, encoded(data), False]))
 
@@ -285,39 +280,35 @@ class Examples:
             return self.failure(exc, _mark(exc), encoded(data), index)
         return None
 
-    def _shrink(self, shrunk: set[str]) -> None:
-        new = [best for best in self._best.values() if best.failure["id"] not in shrunk and best.failure["choices"]]
-        for best in new[:MAX_SHRINKS]:
-            if self._cells[Cell.STOP]:
-                return
-            self._shrink_one(best.failure)
+    def shrink(self, choices: bytes, mark: str, budget_s: float) -> None:
+        """Look for smaller examples that fail in the same way, and tell each one that is found.
 
-    def _shrink_one(self, failure: dict[str, Any]) -> None:
-        mark, identifier = failure["signature"], failure["id"]
-        self._sender.send(["shrinking", identifier])
-        choices = self._generator.shrink(
-            failure["choices"],
-            self._call,
-            lambda exc: _mark(exc) == mark,
-            proceed=self._proceed,
-            budget_s=SHRINK_BUDGET_S,
-        )
-        if len(choices) < len(failure["choices"]) or choices != failure["choices"]:
-            smaller = self.once(None, choices)
-            if smaller is not None and smaller["signature"] == mark:
-                self._sender.send(["failure", smaller, 0])
-        if not self._cells[Cell.STOP]:
-            self._sender.send(["shrunk", identifier])
+        Args:
+            choices: of the failing example.
+            mark: its signature; of one that ends its interpreter, how it ends.
+            budget_s: seconds for all of it; one run may overstep it.
+        """
+        with self._generator.session():
+            self._generator.shrink(
+                choices,
+                self._call,
+                lambda exc: _mark(exc) == mark,
+                proceed=self._proceed,
+                found=lambda smaller: self._sender.send(["smaller", smaller]),
+                budget_s=budget_s,
+            )
+        self._cells[Cell.STARTED] = 0
 
     def _proceed(self) -> bool:
         self._cells[Cell.STARTED] = time.monotonic_ns()
-        self._cells[Cell.INDEX] = SHRINKING
         self._begin_cpu()
         return not self._cells[Cell.STOP]
 
 
 def _mark(exc: BaseException) -> str:
     """Return the signature of a failure."""
+    if isinstance(exc, ForkDiedError):
+        return str(exc)
     if isinstance(exc, ApartError):
         return str(exc.failure["signature"])
     with one_more_descriptor():  # it reads source files, and the target may have taken all there are

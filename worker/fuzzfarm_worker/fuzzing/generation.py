@@ -33,6 +33,7 @@ from hypothesis.internal.conjecture import providers
 from hypothesis.internal.conjecture.choice import choices_key
 from hypothesis.internal.conjecture.data import MAX_DEPTH, ConjectureData, Status
 from hypothesis.internal.conjecture.engine import ConjectureRunner, RunIsComplete
+from hypothesis.internal.conjecture.shrinker import sort_key
 from hypothesis.internal.constants_ast import Constants
 from hypothesis.internal.floats import float_to_int, int_to_float
 from hypothesis.internal.reflection import function_digest
@@ -419,6 +420,7 @@ class Generator:
         same: Callable[[BaseException], bool],
         *,
         proceed: Callable[[], bool],
+        found: Callable[[bytes], None] = lambda _smaller: None,
         budget_s: float,
     ) -> bytes:
         """Return the smallest choices found within the budget that still fail in the same way.
@@ -428,12 +430,15 @@ class Generator:
             call: runs the target.
             same: whether an exception is the failure that is being shrunk.
             proceed: called before each run, for the flight recorder; False ends it.
+            found: is told choices that fail in the same way: first those of the example, then smaller and smaller ones.
             budget_s: seconds for all of it; one run may overstep it.
         """
-        best = [choices]
+        best = choices
+        least: tuple[Any, ...] | None = None
         deadline = time.monotonic() + budget_s
 
         def attempt(data: ConjectureData) -> None:
+            nonlocal best, least
             if time.monotonic() > deadline or not proceed():
                 raise _OutOfTime
             try:
@@ -443,18 +448,19 @@ class Generator:
                     data.mark_invalid()
             except BaseException as exc:  # noqa: BLE001  # SystemExit and the like are failures here
                 if same(exc):
-                    best.append(choices_to_bytes(data.choices))
+                    if least is None or sort_key(data.nodes) < least:
+                        best, least = choices_to_bytes(data.choices), sort_key(data.nodes)
+                        found(best)
                     data.mark_interesting("failure")  # type: ignore[arg-type]  # the engine only compares it
 
         runner = ConjectureRunner(attempt, settings=_SHRINK_SETTINGS, random=Random(0), ignore_limits=True)
         try:
             first = runner.cached_test_function(choices_from_bytes(choices) or ())
             if first.status is Status.INTERESTING:
-                smallest = runner.shrink(cast("Any", first), lambda data: data.status is Status.INTERESTING)
-                return choices_to_bytes(smallest.choices)
+                runner.shrink(cast("Any", first), lambda data: data.status is Status.INTERESTING)
         except (_OutOfTime, RunIsComplete, HypothesisException):
             pass  # no time, small enough, or flaky, also by being stopped: the smallest so far it is
-        return min(best, key=lambda encoded: (len(encoded), encoded))
+        return best
 
 
 _SHRINK_SETTINGS = settings(

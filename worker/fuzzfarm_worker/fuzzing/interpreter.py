@@ -47,7 +47,7 @@ class Death:
     """How a child ended.
 
     Attributes:
-        index: the example that it ran, SHRINKING, or None when it ran none.
+        index: the example that it ran, or None when it ran none.
         hung: whether it was killed because the example took too long.
         returncode: its exit code, or minus the signal's number.
         stack: its Python stack, outermost frame first, where it could be had.
@@ -139,11 +139,14 @@ class Interpreter:
         """
         _ready, self.python, self.hypothesis = await self._answer("its start", LOAD_TIMEOUT_S)
 
-    async def describe(self, seed: int, index: int, timeout_s: float) -> dict[str, Any] | None:
+    async def describe(
+        self, seed: int, index: int | None, timeout_s: float, choices: bytes = b""
+    ) -> dict[str, Any] | None:
         """Return an example's source, choices and fingerprint; None when generating it kills or hangs."""
         self.recorder.begin(0, 0)
+        request = {"op": "describe", "seed": seed, "index": index, "choices": choices, "stateless": False}
         try:
-            answer = await self._ask({"op": "describe", "seed": seed, "index": index, "stateless": False}, timeout_s)
+            answer = await self._ask(request, timeout_s)
         except ChildLostError:
             return None
         return dict(answer[1])
@@ -174,6 +177,15 @@ class Interpreter:
             if dead or left <= 0:
                 raise ChildLostError(f"the child {'died' if dead else 'did not answer'} on {what}")
             await self.channel.wait(left)
+
+    def begin_shrinking(self, **request: Any) -> None:
+        """Start to make an example smaller; messages and the recorder tell how it goes.
+
+        Args:
+            request: what `Examples.shrink` takes, and the address of the example.
+        """
+        self.recorder.begin(0, 0)
+        self.channel.send({"op": "shrink", "cpu_s": self._cpu_s, **request})
 
     def begin(self, *, start: int, deadline_ns: int, **request: Any) -> None:
         """Start a run; messages and the recorder tell how it goes.

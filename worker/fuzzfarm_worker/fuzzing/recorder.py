@@ -14,11 +14,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from fuzzfarm_worker.sandbox.cells import Cells
 
-SHRINKING = -2
-"""`INDEX` while an example is being made smaller: it has no index."""
-
 NOTHING = -1
-"""`INDEX` before the first example of a run."""
+"""`INDEX` before the first example of a run, and of examples that have none."""
 
 
 class Cell(IntEnum):
@@ -64,8 +61,8 @@ class Recorder:
 
     @property
     def running(self) -> int | None:
-        """The example that runs or ran at the child's death; SHRINKING for one without an index; None: none."""
+        """The example that runs or ran at the child's death; None: none."""
         index = self.cells[Cell.INDEX]
-        if self.cells[Cell.STARTED] and (index == SHRINKING or index == self.cells[Cell.NEXT]):
+        if self.cells[Cell.STARTED] and index == self.cells[Cell.NEXT]:
             return index
         return None

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
+from fuzzfarm_shared.operations import FuzzOperation
+from fuzzfarm_shared.outcomes import Finding
 from fuzzfarm_worker.fuzzing.deaths import death_failure
+from fuzzfarm_worker.fuzzing.driving import DESCRIBE_EXTRA_S
 from fuzzfarm_worker.fuzzing.interpreter import ChildLostError, Interpreter
 from fuzzfarm_worker.fuzzing.nursery import Nursery, Target
 from fuzzfarm_worker.fuzzing.restrictions import Restrictions
@@ -34,6 +37,25 @@ class Case:
     choices: bytes
     python: str
     hypothesis: str
+
+    @classmethod
+    def of(cls, operation: FuzzOperation, finding: Finding) -> Self:
+        """Return the example of a finding.
+
+        Args:
+            operation: that found it, as children are told it.
+            finding: what was found.
+        """
+        return cls(
+            target=Target.of(operation),
+            restrictions=Restrictions.of(operation),
+            timeout_s=operation.example_timeout_s,
+            seed=finding.seed,
+            index=finding.index,
+            choices=finding.choices,
+            python=finding.python,
+            hypothesis=finding.hypothesis,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +95,20 @@ async def run_again(nursery: Nursery, case: Case) -> Repeat:
         except ChildLostError:
             failure, hung = await _killed_by(child, case)
         return Repeat(failure, hung, "index" if by_index else "choices", child.python, child.hypothesis)
+    finally:
+        await child.close()
+
+
+async def describe(nursery: Nursery, case: Case) -> dict[str, Any] | None:
+    """Return what tells an example, which is generated and not run; None where that ends its child, or hangs.
+
+    Raises:
+        TargetError: when the target cannot be fuzzed here.
+        ChildLostError: when there is no child to generate it.
+    """
+    child = await nursery.child(case.target, case.restrictions)
+    try:
+        return await child.describe(case.seed, case.index, case.timeout_s + DESCRIBE_EXTRA_S, case.choices)
     finally:
         await child.close()
 

@@ -13,7 +13,7 @@ from fuzzfarm_shared.operations import FuzzOperation
 from fuzzfarm_shared.outcomes import ErrorKind, Finding, FuzzResult
 from fuzzfarm_worker.fuzzing.deaths import death_failure
 from fuzzfarm_worker.fuzzing.interpreter import Death, Interpreter, raise_if_broken
-from fuzzfarm_worker.fuzzing.recorder import SHRINKING, Cell
+from fuzzfarm_worker.fuzzing.recorder import Cell
 from fuzzfarm_worker.fuzzing.restrictions import Restrictions
 from fuzzfarm_worker.fuzzing.starvation import waited_for_processor_ns
 from fuzzfarm_worker.fuzzing.words import as_told, target_of
@@ -45,8 +45,7 @@ class ShardProgress:
 
     Attributes:
         next_index: the first example of the shard that is not done; all before it are in this or an earlier result.
-        result: examples, findings and seconds since the last progress, to be added up with `merge`. A finding with
-            count 0 is a smaller example of one that was told before.
+        result: examples, findings and seconds since the last progress, to be added up with `merge`.
     """
 
     next_index: int
@@ -62,14 +61,12 @@ class Shard:
         next_index: the first example that is not done.
         stop: the index after the last one.
         deadline_s: seconds of running after which no example starts, or None.
-        shrunk: ids of findings that need no more shrinking on this worker; grows.
     """
 
     operation: FuzzOperation
     next_index: int
     stop: int
     deadline_s: float | None
-    shrunk: set[str]
     clock: Callable[[], float] = time.time
     _deadline_ns: int = 0
     _skip: list[int] = field(default_factory=list)
@@ -79,7 +76,6 @@ class Shard:
     _told_at: float = field(default_factory=time.monotonic)
     _running_since: float | None = None
     _ran_s: float = 0.0
-    _shrinking: str = ""
     _base: tuple[int, int] = (0, 0)
     _watched: tuple[int, int] = (0, 0)
     _invalid: int = 0
@@ -112,11 +108,9 @@ class Shard:
             deadline_ns=self._deadline_ns,
             stateless=self.operation.stateless,
             skip=self._skip,
-            shrunk=sorted(self.shrunk),
             known=[
                 {"id": finding.id, "signature": finding.signature, "choices": finding.choices}
                 for finding in self._known.values()
-                if finding.id not in self.shrunk
             ],
         )
 
@@ -162,12 +156,6 @@ class Shard:
                 self._add(self.finding(failure, child, count))
             case ["again", str(identifier)]:
                 self._again(identifier)
-            case ["finished"]:
-                self._pause()
-            case ["shrinking", str(identifier)]:
-                self._shrinking = identifier
-            case ["shrunk", str(identifier)]:
-                self.shrunk.add(identifier)
             case _:
                 raise RuntimeError(f"a fuzzing child sent {message[0]!r}, which is a defect of fuzzfarm")
 
@@ -189,9 +177,6 @@ class Shard:
             RuntimeError: when children keep dying while they run no example.
         """
         self._replaced += 1
-        if death.index == SHRINKING:
-            self.shrunk.add(self._shrinking)  # making it smaller kills: what we have is kept as it is
-            return False
         if death.index is None:
             self._idle_deaths += 1
             if self._idle_deaths >= MAX_IDLE_DEATHS:
@@ -215,7 +200,6 @@ class Shard:
         mark = described["fingerprint"] if described else None
         if mark is not None and len(self._skip) < MAX_SKIPPED:
             self._skip.append(mark)
-        self.shrunk.add(failure["id"])
         self._add(self.finding(failure, child, 1))
 
     def finding(self, failure: dict[str, Any], child: Interpreter, count: int) -> Finding:

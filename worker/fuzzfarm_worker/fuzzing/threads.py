@@ -29,6 +29,7 @@ from fuzzfarm_worker.fuzzing.frames import BlockingChannel
 from fuzzfarm_worker.fuzzing.interpreter import ChildLostError, Interpreter
 from fuzzfarm_worker.fuzzing.nursery import Nursery, Target
 from fuzzfarm_worker.fuzzing.recorder import Cell, Recorder
+from fuzzfarm_worker.fuzzing.restrictions import Restrictions
 from fuzzfarm_worker.sandbox.cells import Cells, open_memory
 from fuzzfarm_worker.sandbox.child import ChildEnd
 from fuzzfarm_worker.sandbox.link import LOAD_TIMEOUT_S
@@ -172,13 +173,15 @@ class ThreadInterpreter(Interpreter):
         super().__init__(thread, printed)
         self._child = child
 
-    async def describe(self, seed: int, index: int, timeout_s: float) -> dict[str, Any] | None:
+    async def describe(
+        self, seed: int, index: int | None, timeout_s: float, choices: bytes = b""
+    ) -> dict[str, Any] | None:
         """Return the same as the base, from a child: what hangs may hang again, and some of it has to run in a fork."""
         from fuzzfarm_worker.fuzzing.generation import fingerprint_of  # noqa: PLC0415 - loads Hypothesis
 
         child = await self._child()
         try:
-            told = await child.describe(seed, index, timeout_s)
+            told = await child.describe(seed, index, timeout_s, choices)
         finally:
             await child.close()
         if told is None or told["fingerprint"] is None:
@@ -221,7 +224,7 @@ class TargetThreads:
                 undo.callback(os.close, printed)
                 thread = TargetThread(self._nursery.options(target), printed, self._note)
                 undo.pop_all()
-            interpreter = ThreadInterpreter(thread, printed, lambda: self._nursery.child(target, None))
+            interpreter = ThreadInterpreter(thread, printed, lambda: self._nursery.child(target, Restrictions()))
             try:
                 await interpreter.greet()
             except BaseException as exc:

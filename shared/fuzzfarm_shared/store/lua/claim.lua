@@ -3,7 +3,8 @@
 -- Returns {} when the attempt is no longer the chunk's; {"refused"} when this worker refused it before and others have
 -- not (it is queued again for them); else {"ok", envelope, payload, a, b, units done, deaths, attempt, submit id, stop reason, now,
 -- first claim of the payload (ms), kind, last commit, lane, given up, order to cancel,
--- first claim of a shard of the batch (ms), partial results...}.
+-- first claim of a shard of the batch (ms), what it encloses...}: results of shards for a merge, id and finding for
+-- an examination.
 local batch, chunk, token, worker, lease_ms = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
 local id = batch .. '/' .. chunk .. '@' .. token
 write_even_if_full()
@@ -36,7 +37,9 @@ local reply = {'ok', redis.call('HGET', payloads, rec.p), rec.p, rec.a, rec.b, r
   rec.k or '', rec.q, rec.l,
   redis.call('HEXISTS', payloads, 'x' .. rec.p), redis.call('HGET', meta, 'order') or '',
   tonumber(redis.call('HGET', meta, 'fuzzed') or now)}
-if rec.k == 'merge' then
+if rec.k == KIND.EXAMINATION then
+  reply[#reply + 1], reply[#reply + 2] = rec.f, redis.call('HGET', payloads, 'f' .. rec.p .. ':' .. rec.f) or ''
+elseif rec.k == KIND.MERGE then
   for _, partial in ipairs(redis.call('LRANGE', key(batch, part.PARTIALS) .. rec.p, 0, -1)) do
     reply[#reply + 1] = partial
   end

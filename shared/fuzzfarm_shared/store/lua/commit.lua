@@ -1,9 +1,9 @@
 -- Record outcomes of one attempt. ARGV: batch, chunk, token, commit number (1, 2, ...), envelope ("" for none),
 -- succeeded, failed, cancelled, units, examples, units done so far (packed), final (0/1), partial (0/1), random bits, given up (0/1: the
 -- fuzz operation has failed, so its other shards need not run), then what it found: seconds to keep a finding, most of a
--- target, most hosts of one, and the ten fields of each `Sighting`.
--- `partial` envelopes are results of a shard, kept until the last one of their fuzz operation is there; then a merge
--- chunk is queued, whose commit records the operation's one outcome.
+-- target, most hosts of one, and the fields of each `Sighting`.
+-- `partial` envelopes are results of a shard, kept until the last one of their fuzz operation is there, and all that it
+-- found is examined; then a merge chunk is queued, whose commit records the operation's one outcome.
 -- Returns {"ok" | "fenced" | "again", stop reason}.
 local batch, chunk, token, number = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local envelope, units, final, partial = ARGV[5], tonumber(ARGV[9]), ARGV[12] == '1', ARGV[13] == '1'
@@ -24,7 +24,7 @@ redis.call('HDEL', key(batch, part.PROGRESS), chunk)
 
 if partial then
   local partials = key(batch, part.PARTIALS) .. rec.p
-  redis.call('RPUSH', partials, envelope)
+  if envelope ~= '' then redis.call('RPUSH', partials, envelope) end
   redis.call('EXPIRE', partials, redis.call('HGET', meta, 'ttl'))
   if rec.p > tonumber(redis.call('HGET', meta, 'partials') or -1) then redis.call('HSET', meta, 'partials', rec.p) end
 elseif envelope ~= '' then
@@ -34,11 +34,15 @@ elseif envelope ~= '' then
     if ARGV[5 + i] ~= '0' then redis.call('HINCRBY', meta, name, ARGV[5 + i]) end
   end
 end
-for i = 19, #ARGV, 10 do
+local wanted = {}
+for i = 19, #ARGV, #SIGHTING do
   local sighting = {}
   for j, name in ipairs(SIGHTING) do sighting[name] = ARGV[i + j - 1] end
   record_finding(sighting, tonumber(ARGV[16]), tonumber(ARGV[17]), tonumber(ARGV[18]))
+  if sighting.examine == '1' then wanted[#wanted + 1] = sighting end
 end
+if #wanted > 0 then examine(batch, rec, wanted, ARGV[14]) end
+if rec.k == KIND.EXAMINATION and final and examine_next(batch, rec, ARGV[14]) then units = 0 end
 if ARGV[15] == '1' then redis.call('HSET', payloads, 'x' .. rec.p, 1) end
 if ARGV[10] ~= '0' then redis.call('HINCRBY', meta, 'examples', ARGV[10]) end
 
@@ -60,10 +64,13 @@ elseif units > 0 and partial then
   left = redis.call('HSETNX', meta, 'merged' .. rec.p, 1) == 1 and 0 or -1
 end
 if left == 0 and partial then
-  new_chunk(batch, {p = rec.p, a = 0, b = 0, l = LANES[1], k = 'merge'}, ARGV[14])
-elseif (left <= 0 and not partial) or (rec.k == 'merge' and final) then
+  new_chunk(batch, {p = rec.p, a = 0, b = 0, l = LANES[1], k = KIND.MERGE}, ARGV[14])
+elseif (left <= 0 and not partial) or (rec.k == KIND.MERGE and final) then
   redis.call('HDEL', payloads, rec.p, 'r' .. rec.p, 'l' .. rec.p, 'd' .. rec.p, 'x' .. rec.p)
-  if rec.k == 'merge' then redis.call('DEL', key(batch, part.PARTIALS) .. rec.p) end
+  if rec.k == KIND.MERGE then
+    redis.call('DEL', key(batch, part.PARTIALS) .. rec.p)
+    forget_examinations(batch, rec.p)
+  end
 end
 local reason = stop_reason(meta)
 if finish_if_complete(batch) then redis.call('HSET', meta, 'last', chunk .. '@' .. token) end

@@ -1,6 +1,7 @@
 -- Who else wants to fuzz. ARGV: batch and payload of the shard that asks, lane of shards, ms after which a worker is no
 -- longer counted as alive.
--- Returns {shards that wait, whether one of the first of them is of another operation (0/1), live workers}.
+-- Returns {chunks that wait, whether one of the first of them is of another operation, or an examination (0/1), live
+-- workers}.
 local HEADS = 64
 local batch, payload, lane = ARGV[1], tonumber(ARGV[2]), ARGV[3]
 
@@ -8,7 +9,7 @@ local function is_other(id)
   local of, chunk = parse_attempt(id)
   if of ~= batch then return true end
   local rec = load_chunk(of, chunk)
-  return rec and rec.p ~= payload
+  return rec and (rec.p ~= payload or rec.k ~= nil)
 end
 
 local waiting, others = 0, 0

@@ -4,7 +4,7 @@
 -- and z last time (s), h hosts, p replays of the example, q those that failed. What is added up is not signed, as counters
 -- of batches are not.
 
-local SIGHTING = {'target', 'id', 'envelope', 'rank', 'count', 'first_s', 'last_s', 'host', 'replays', 'failures'}
+local SIGHTING = {'target', 'id', 'envelope', 'rank', 'count', 'first_s', 'last_s', 'host', 'replays', 'failures', 'examine'}
 
 local function findings_of(target) return ns .. ':f:' .. target, ns .. ':fs:' .. target end
 

@@ -1,4 +1,4 @@
--- Shared by all scripts. KEYS[1] is the namespace; `part`, `ARQ`, `LANES` and `PRIORITIES` are written by server.py
+-- Shared by all scripts. KEYS[1] is the namespace; `part`, `ARQ`, `KIND`, `LANES` and `PRIORITIES` are written by server.py
 -- from keys.py.
 --
 -- The life of a chunk, kept as one record in the batch's chunks hash until the batch has ended:
@@ -16,7 +16,8 @@
 -- reply. Keys are made from names in data, so the scripts need one server, not a cluster.
 --
 -- Record: s state ("w", "l", "d": done, with its last token and nothing else), t token, n attempt, p payload, a, b units [a, b), m units with an outcome (packed by the
--- client), e until when its lease was extended after an outage, q last commit, d deaths, l lane, w worker, r workers that refused it, k kind ("merge" or nil).
+-- client), e until when its lease was extended after an outage, q last commit, d deaths, l lane, w worker, r workers that refused it, k kind (a
+-- `ChunkKind`, or nil), f id of the finding that it examines.
 
 local ns = KEYS[1]
 local QUEUE, LEASES, BATCHES, WORKERS = ns .. ':queue', ns .. ':leases', ns .. ':batches', ns .. ':workers'

@@ -10,5 +10,6 @@ for _, raw in ipairs(chunks) do
 end
 redis.call('DEL', key(batch, part.PARTIALS) .. payload)
 redis.call('HSET', payloads, 'r' .. payload, ARGV[6])
+forget_examinations(batch, payload)
 new_chunk(batch, {p = payload, a = 0, b = units, l = ARGV[4], m = ARGV[5]}, ARGV[7])
 return 1

@@ -24,9 +24,31 @@ def fails_above_a_thousand(number: int) -> None:
     assert number <= 1000, "too big"
 
 
+def dies_when_smaller(number: int) -> None:
+    if 300 < number < 2**14:
+        os._exit(3)
+    assert number <= 300, number
+
+
+def hangs_when_smaller(number: int) -> None:
+    if 300 < number < 2**14:
+        time.sleep(3600)
+    assert number <= 300, number
+
+
 def exits(number: int) -> None:
     if number % 50 == 7:
         os._exit(3)
+
+
+def exits_above_a_thousand(number: int) -> None:
+    if number > 1000:
+        os._exit(3)
+
+
+def segfaults_above_a_thousand(number: int) -> None:
+    if number > 1000:
+        ctypes.string_at(0)
 
 
 def segfaults(number: int) -> None:

@@ -1,7 +1,7 @@
 """Stateless runs: each example in a fork of its own, with the same findings as without."""
 
 import pytest
-from shard_runs import operation, run
+from shard_runs import operation, run, smallest
 
 from fuzzfarm_shared.outcomes import ErrorKind
 
@@ -14,8 +14,7 @@ def test_an_example_finds_nothing_that_another_left_behind() -> None:
 
 @pytest.mark.parametrize("target", ["fails_above_a_thousand", "awaits_apart", "prints_and_fails", "calls_sys_exit"])
 def test_what_fails_is_told_and_made_smaller_as_without(target: str) -> None:
-    [plain] = run(operation(target)).findings
-    [apart] = run(operation(target, stateless=True)).findings
+    plain, apart = (smallest(operation(target, stateless=stateless)) for stateless in (False, True))
     for field in ("id", "kind", "type", "message", "location", "example", "count", "output"):
         assert getattr(apart, field) == getattr(plain, field)
 

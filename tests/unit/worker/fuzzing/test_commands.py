@@ -11,7 +11,7 @@ from typing import Any
 import planted_bugs
 import pytest
 from shard_runs import operation as python_operation
-from shard_runs import pool, progress_of, run
+from shard_runs import pool, progress_of, run, smallest
 
 from fuzzfarm_shared.errors import TargetError
 from fuzzfarm_shared.operations import FuzzOperation
@@ -135,7 +135,7 @@ def test_a_schema_makes_json_documents_for_a_command(tmp_path: Path) -> None:
     script.write_text(f"#!{sys.executable}\nimport json, sys\nsys.exit(json.load(sys.stdin)['n'] > 99)\n")
     script.chmod(0o755)
     schema = 'schema:{"properties": {"n": {"type": "integer"}}, "required": ["n"]}'
-    finding = found(str(script), inputs=schema, crash_exit_codes=[1], example_timeout_s=20)
+    finding = smallest(operation(str(script), inputs=schema, crash_exit_codes=[1], example_timeout_s=20), 60)
     assert finding.input == b'{"n": 100}'
 
 

@@ -3,7 +3,7 @@ import re
 from pathlib import Path
 
 import pytest
-from shard_runs import operation, pool, progress_of, run
+from shard_runs import operation, pool, progress_of, run, smallest
 
 from fuzzfarm_shared.errors import TargetError
 from fuzzfarm_shared.merging import merge
@@ -18,7 +18,7 @@ TOOL = """{
 
 
 @pytest.mark.parametrize(
-    ("target", "inputs", "smallest"),
+    ("target", "inputs", "example"),
     [
         ("keeps", "bytes", "keeps(b'\\x80')"),
         ("keeps", "text", "keeps('\\x80')"),
@@ -27,9 +27,9 @@ TOOL = """{
         ("is_a_tool", f"schema:{TOOL}", "is_a_tool(path='', limit=1000)"),
     ],
 )
-def test_a_callable_without_hints_gets_what_a_word_says(target: str, inputs: str, smallest: str) -> None:
-    [finding] = run(operation(target, inputs=inputs), 0, 200).findings
-    assert finding.example == smallest
+def test_a_callable_without_hints_gets_what_a_word_says(target: str, inputs: str, example: str) -> None:
+    finding = smallest(operation(target, inputs=inputs), 200)
+    assert finding.example == example
     assert (finding.inputs, finding.strategy) == (inputs, None)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import planted_bugs
 import pytest
 from replays import as_json, replay
-from shard_runs import operation, run
+from shard_runs import operation, run, smallest
 
 from fuzzfarm_shared.operations import FuzzOperation
 
@@ -29,7 +29,7 @@ def test_another_version_replays_by_choices() -> None:
 
 
 def test_a_finding_of_told_inputs_is_replayed_with_them() -> None:
-    [finding] = run(operation("has_no_dash", inputs="regex:[a-z]-"), 0, 10).findings
+    finding = smallest(operation("has_no_dash", inputs="regex:[a-z]-"), 10)
     code, verdict = replay({**as_json(finding), "hypothesis": "6.0.0"}, "--runs", "1")
     assert (code, verdict["addressed"], verdict["failure"]["example"]) == (1, "choices", "has_no_dash('a-')")
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import planted_bugs
 import pytest
-from shard_runs import operation, run
+from shard_runs import operation, run, smallest
 from sightings import finding
 
 from fuzzfarm_shared.operations import FuzzOperation
@@ -63,7 +63,7 @@ def reproduced(found: object, *options: str, path: str = HERE) -> dict[str, Any]
     ],
 )
 def test_a_script_fails_as_the_finding_did(target: str, strategy: str | None, fails_with: str, tmp_path: Path) -> None:
-    [found] = run(operation(target, strategy=strategy)).findings
+    found = smallest(operation(target, strategy=strategy))
     script = tmp_path / "it.py"
     source = reproduced(found)["script"]
     folders = ast.literal_eval(source.partition("sys.path[:0] = ")[2].partition("\n")[0])
@@ -134,7 +134,7 @@ def pytest_in(project: Path) -> Done:
 def found_in(project: Path, monkeypatch: pytest.MonkeyPatch, target: str) -> Finding:
     monkeypatch.syspath_prepend(str(project))
     monkeypatch.chdir(project)
-    [found] = run(operation(target)).findings
+    found = smallest(operation(target))
     (project / "seen").unlink(missing_ok=True)
     return found
 
@@ -195,7 +195,7 @@ def test_a_script_finds_what_the_configuration_of_pytest_puts_on_the_path(
     (tmp_path / "tests" / "conftest.py").write_text("import shop\n")
     monkeypatch.syspath_prepend(str(tmp_path / "tests"))
     monkeypatch.chdir(tmp_path)
-    [found] = run(operation("test_it:TestNumbers.test_small")).findings
+    found = smallest(operation("test_it:TestNumbers.test_small"))
     script = tmp_path / "elsewhere" / "it.py"
     script.write_text(reproduced(found, path=str(tmp_path / "tests"))["script"])
     done = python(str(script), cwd=tmp_path / "elsewhere", path="")

@@ -3,7 +3,7 @@ import asyncio
 import pytest
 from hypothesis import settings
 from hypothesis.stateful import run_state_machine_as_test
-from shard_runs import operation, pool, progress_of, run
+from shard_runs import operation, pool, progress_of, run, smallest
 from stateful_subjects import Shelf
 
 from fuzzfarm_shared.errors import TargetError
@@ -22,7 +22,7 @@ def test_a_state_machine_is_named_by_its_case_or_by_itself(target: str) -> None:
 
 
 def test_a_failing_run_is_shrunk_to_the_steps_that_hypothesis_prints() -> None:
-    [finding] = run(operation("stateful_subjects:TestShelf"), 0, 60).findings
+    finding = smallest(operation("stateful_subjects:TestShelf"), 60)
     with pytest.raises(AssertionError) as caught:
         run_state_machine_as_test(Shelf, settings=settings(database=None, derandomize=True))
     lines = [line for note in caught.value.__notes__ for line in note.splitlines()]
