@@ -277,6 +277,7 @@ class Examples:
         except Invalid:
             return None
         except BaseException as exc:  # noqa: BLE001  # whatever a target raises is a failure, SystemExit too
+            self._begin_cpu()
             return self.failure(exc, _mark(exc), encoded(data), index)
         return None
 

@@ -101,7 +101,8 @@ class Nursery:
             await child.greet()
         except BaseException as exc:
             await child.close()
-            if isinstance(exc, ChildLostError) and forked.exited.result().returncode == NO_NAMESPACE:
+            code = forked.exited.result().returncode
+            if isinstance(exc, ChildLostError) and code == NO_NAMESPACE and not restrictions.network:
                 raise _needs_namespace(target) from exc
             raise
         return child
