@@ -163,7 +163,7 @@ def test_a_target_is_fuzzed_in_the_worker_itself(cli):
     assert found.code == 1, found
     [finding] = json.loads(found.out)["findings"]
     assert finding["message"] == "in a thread"
-    assert (finding["replays"], finding["replay_failures"]) == (10, 0)
+    assert finding["replay_failures"] == 0  # it is run again in children
 
 
 def test_a_clean_fuzz_run_is_exit_code_0_and_one_json_document(cli):
