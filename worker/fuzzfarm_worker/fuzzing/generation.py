@@ -14,8 +14,8 @@ import random
 import sys
 import time
 import unittest
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import wraps
@@ -354,11 +354,9 @@ class Generator:
         """
         return ConjectureData.for_choices(_decoded(choices))
 
-    @contextmanager
-    def session(self) -> Iterator[None]:
+    def session(self) -> AbstractContextManager[object]:
         """Let examples run inside: the target sees its own settings."""
-        with local_settings(self._settings):
-            yield
+        return local_settings(self._settings)
 
     def run(
         self, data: ConjectureData, call: Callable[[Drawn], None], *, final: bool = False, draw: bool = True
