@@ -8,7 +8,7 @@ import os
 import time
 from typing import Any
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 
@@ -35,6 +35,12 @@ STRATEGIES: dict[str, Any] = {
 
 @given(STRATEGIES["integers"])
 def test_integers(value: int) -> None:
+    """Do nothing."""
+
+
+@example(0)
+@given(STRATEGIES["integers"])
+def test_written(value: int) -> None:
     """Do nothing."""
 
 

@@ -12,6 +12,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ FOLDER = str(Path(__file__).parent)
 GIVEN_EXAMPLES = {"integers": 3_000, "text": 3_000, "lists": 2_000, "json": 500, "dataclass": 1_500}
 SHARD_S = 1.0
 CALLS = 2_000
+GENERATED = "fuzz_targets:test_integers"
 FORKS = 40
 KILLING = {"exits": 2_000, "segfaults": 2_000, "takes_memory": 2_000, "hangs": 300}
 SPINS = 20_000
@@ -96,14 +98,14 @@ async def run(children: FuzzChildren, operation: FuzzOperation, stop: int) -> An
 # Round trips, replacement, deaths.
 
 
-def one_at_a_time() -> float:
+def one_at_a_time(target: str = GENERATED, indexes: Sequence[int] = range(CALLS)) -> float:
     async def main() -> float:
         async with ProcessManager() as processes, Nursery(processes) as nursery:
-            child = await nursery.child(Target("fuzz_targets:test_integers", None), Restrictions())
-            for warm in range(100):
+            child = await nursery.child(Target(target, None), Restrictions())
+            for warm in indexes[:100]:
                 await child.once(0, warm, b"", 5.0)
             began = time.perf_counter()
-            for index in range(CALLS):
+            for index in indexes:
                 await child.once(0, index, b"", 5.0)
             rate = CALLS / (time.perf_counter() - began)
             await child.close()
@@ -112,11 +114,11 @@ def one_at_a_time() -> float:
     return asyncio.run(main())
 
 
-def prepare_pool() -> None:
+def prepare_pool(target: str = GENERATED) -> None:
     """Have a process of the pool run examples as a child does."""
     global pool_examples  # noqa: PLW0603 - the state of a process of the pool
     generation.pin_constants()
-    subject = load("fuzz_targets:test_integers", None)
+    subject = load(target, None)
     pool_examples = Examples(subject, 0, Cells(open_memory("cells")).numbers, Nobody())
 
 
@@ -132,18 +134,25 @@ def run_in_pool(index: int) -> dict[str, Any] | None:
     return pool_examples.once(index, b"")
 
 
-def pool_one_at_a_time() -> float:
+def pool_one_at_a_time(target: str = GENERATED, indexes: Sequence[int] = range(CALLS)) -> float:
     async def main(pool: ProcessPoolExecutor) -> float:
         loop = asyncio.get_running_loop()
-        for warm in range(100):
+        for warm in indexes[:100]:
             await loop.run_in_executor(pool, run_in_pool, warm)
         began = time.perf_counter()
-        for index in range(CALLS):
+        for index in indexes:
             await loop.run_in_executor(pool, run_in_pool, index)
         return CALLS / (time.perf_counter() - began)
 
-    with ProcessPoolExecutor(1, initializer=prepare_pool) as pool:
+    with ProcessPoolExecutor(1, initializer=prepare_pool, initargs=(target,)) as pool:
         return asyncio.run(main(pool))
+
+
+def not_generated() -> str:
+    """Return the figures of round trips of a written example, which no time goes into generating."""
+    written = ("fuzz_targets:test_written", [0] * CALLS)
+    ours, theirs = interleaved(3, lambda: one_at_a_time(*written), lambda: pool_one_at_a_time(*written))
+    return f"; without generation {ratio(ours, theirs):.1f}x: {spread(ours)}/s, the pool {spread(theirs)}/s"
 
 
 def in_batches() -> float:
@@ -283,7 +292,7 @@ def rows(rounds: int) -> list[Row]:
     ):
         ours, theirs = interleaved(rounds, ours_of, theirs_of)
         figure = ratio(ours, theirs)
-        detail = f"{spread(ours)}/s, the pool {spread(theirs)}/s"
+        detail = f"{spread(ours)}/s, the pool {spread(theirs)}/s{not_generated() if ours_of is one_at_a_time else ''}"
         found.append(Row(what, f"{figure:.1f}x", f">= {bar}x a process pool", figure >= bar, detail))
     [taken] = interleaved(rounds, replacement_ms)
     middle = statistics.median(taken)
