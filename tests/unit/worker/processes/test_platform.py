@@ -34,17 +34,18 @@ class WindowsHere(WindowsPlatform):
         return {}
 
 
-#: Not a shell: under ``nohup`` SIGHUP is ignored from the start, and a shell cannot trap what it found ignored.
+#: Not a shell: under ``nohup`` SIGHUP is ignored from the start, and a shell cannot trap what it found ignored. Nor
+#: ``print``: a signal may interrupt it, and its handler must not call it then.
 ANSWERS_CTRL_BREAK = python(
     f"""
-import signal, sys, time
+import os, signal
 def answer(*_):
-    print("asked", flush=True)
-    sys.exit(7)
+    os.write(1, b"asked\\n")
+    os._exit(7)
 signal.signal({WindowsPlatform.CTRL_BREAK}, answer)
-print("ready", flush=True)
+os.write(1, b"ready\\n")
 while True:
-    time.sleep(0.01)
+    signal.pause()
 """
 )
 
