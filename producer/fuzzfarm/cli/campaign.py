@@ -125,6 +125,7 @@ class Campaign:
             return
         if self._found_at is None:
             self._found_at = time.monotonic()
+            self._known |= {finding.id for finding in fuzz.total.findings} - {new.id}  # it waits for this one
             self._output.note(f"found {finding_title(new)}; it is made smaller, then all stops")
         # What was run again was made smaller before.
         if new.replays or time.monotonic() - self._found_at > SMALLER_WITHIN_S:

@@ -9,14 +9,14 @@ from typing import Any
 from sightings import finding
 from store_harness import SHORT_S, Held, StoreHarness, fuzz_payload, wait_until
 
-from fuzzfarm_shared.keys import ChunkKind, Lane, Part
+from fuzzfarm_shared.keys import AttemptId, ChunkKind, Lane, Part
 from fuzzfarm_shared.outcomes import ErrorKind, OperationError
 from fuzzfarm_shared.settling import settled
 from fuzzfarm_shared.store import CommitReply, sighting
 from fuzzfarm_shared.store.findings import open_finding
 
 Drive = Callable[[Any], None]
-MOST = 50
+MOST, AT_ONCE = 50, 16
 """Of one operation; see examination.lua."""
 
 
@@ -28,10 +28,11 @@ async def commit_found(store: StoreHarness, shard: Held, units: Iterable[int], i
     return await shard.store.commit(shard.claim.id, commit)  # a repeated one changes nothing
 
 
-async def examined(store: StoreHarness) -> str:
-    """Do the examination that waits, and return the id of its finding."""
-    [attempt] = await store.waiting()
-    chunk = await store.take(store.worker("examiner"), attempt)
+async def examined(store: StoreHarness, waiting: int = 1) -> str:
+    """Do the first examination of those that wait, and return the id of its finding."""
+    attempts = await store.waiting()
+    assert len(attempts) == waiting
+    chunk = await store.take(store.worker("examiner"), attempts[0])
     assert (chunk.claim.kind, chunk.claim.lane) == (ChunkKind.EXAMINATION, Lane.FUZZ)
     identifier, envelope = chunk.claim.enclosed
     assert open_finding(envelope, "mod:f", identifier.decode(), store.signer).id == identifier.decode()
@@ -64,10 +65,12 @@ def test_what_a_shard_found_is_examined_one_after_another_before_the_merge(drive
         shard = await store.take(store.worker())
         await commit_found(store, shard, range(4), ["b", "a"])
         assert await examined(store) == "b"
-        await commit_found(store, shard, range(4, 10), ["c"])
+        await commit_found(store, shard, range(4, 9), ["c"])
         assert await examined(store) == "a"
         assert await examined(store) == "c"
-        assert await merged(store) == 5
+        assert await store.waiting() == []
+        await store.commit(shard)
+        assert await merged(store) == 6
 
     drive(steps)
 
@@ -136,8 +139,47 @@ def test_an_operation_with_too_many_findings_has_some_of_them_examined(drive: Dr
         await store.append(0, fuzz_payload(0, 10), seal=True)
         names = [f"f{number:03}" for number in range(MOST + 5)]
         await commit_found(store, await store.take(store.worker()), range(10), names)
-        assert [await examined(store) for _ in range(MOST)] == names[:MOST]
+        waiting = [min(AT_ONCE, MOST - number) for number in range(MOST)]
+        assert {await examined(store, several) for several in waiting} == set(names[:MOST])
         await merged(store)
+
+    drive(steps)
+
+
+def test_what_is_left_when_the_search_has_ended_is_examined_at_once(drive: Drive) -> None:
+    async def steps(store: StoreHarness) -> None:
+        await store.append(0, fuzz_payload(0, 10), seal=True)
+        shard = await store.take(store.worker())
+        await commit_found(store, shard, range(4), ["a", "b", "c"])
+        assert len(await store.waiting()) == 1
+        await store.commit(shard)
+        assert {await examined(store, several) for several in (3, 2, 1)} == {"a", "b", "c"}
+        assert await merged(store) == 5
+
+    drive(steps)
+
+
+def test_the_first_finding_of_an_operation_does_not_wait_behind_others(drive: Drive) -> None:
+    async def steps(store: StoreHarness) -> None:
+        await store.append(0, fuzz_payload(0, 10))
+        await store.append(1, fuzz_payload(1, 10), seal=True)
+        shard = await store.take(store.worker())
+        await commit_found(store, shard, range(4), ["a"])
+        [list_of_shards] = [name for name in store.settings.keys.wake_lists() if await store.client.exists(name)]
+        first = await store.client.lindex(list_of_shards, 0)  # type: ignore[misc]
+        claim = (await store.take(store.worker(), AttemptId.parse(first.decode()))).claim
+        assert claim.kind is ChunkKind.EXAMINATION
+
+    drive(steps)
+
+
+def test_what_is_left_of_a_batch_that_lost_its_payloads_expires(drive: Drive) -> None:
+    async def steps(store: StoreHarness) -> None:
+        await store.append(0, fuzz_payload(0, 10), seal=True)
+        shard = await store.take(store.worker())
+        await store.client.delete(store.settings.keys.batch(store.batch, Part.PAYLOADS))
+        await commit_found(store, shard, range(4), ["a"])
+        assert await store.immortal() == set()
 
     drive(steps)
 

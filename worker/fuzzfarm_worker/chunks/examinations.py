@@ -15,7 +15,7 @@ from fuzzfarm_shared.store.readings import partial_context
 from fuzzfarm_shared.values import pack
 from fuzzfarm_worker.chunks.admission import admitted
 from fuzzfarm_worker.chunks.attempt import ONE_BY_ONE_DEATHS, Attempt
-from fuzzfarm_worker.fuzzing.confirming import confirm
+from fuzzfarm_worker.fuzzing.confirming import RUNS, confirm
 from fuzzfarm_worker.fuzzing.shrinking import shrink
 
 log = get_logger(__name__)
@@ -45,7 +45,7 @@ class ExaminationWork:
             log.warning("a finding was not examined", chunk=str(claim.id), reason=str(exc))
             await self._commit([])
             return
-        if attempt.stopping and not examined.replays:
+        if attempt.stopping and examined.replays < RUNS:
             await attempt.hand_back_all()
         else:
             await self._commit([examined])
@@ -59,8 +59,12 @@ class ExaminationWork:
         finding = open_finding(envelope, self._operation.target, identifier.decode(), attempt.station.signer)
         operation = admitted(self._operation, attempt.station.tools.allowed)
         nursery = attempt.station.nursery
-        smaller = await shrink(nursery, operation, finding, proceed=self._proceed)
-        return await confirm(nursery, operation, smaller, proceed=self._proceed)
+        async with attempt.station.children.place():
+            try:
+                finding = await shrink(nursery, operation, finding, proceed=self._proceed)
+            except RuntimeError as exc:
+                log.warning("a finding was not made smaller", chunk=str(attempt.claim.id), reason=str(exc))
+            return await confirm(nursery, operation, finding, proceed=self._proceed)
 
     def _proceed(self) -> bool:
         return not self._attempt.stopping

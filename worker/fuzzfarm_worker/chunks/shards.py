@@ -26,6 +26,9 @@ LONGEST_BETWEEN_COMMITS_S = 10.0
 CHANGE_WEIGHT = 0.3
 """Of the newest turn in the mean of how long it takes to have a child of another target."""
 
+MOST_REMEMBERED = 10_000
+"""Findings of which a worker remembers that it has told them."""
+
 CAREFUL_EXAMPLES = 10_000
 """Examples that run one by one after two deaths; they take about half a minute."""
 
@@ -39,7 +42,7 @@ class ShardWork:
         self._attempt = attempt
         self._operation = operation
         self._pending: list[FuzzResult] = []
-        self._found: set[str] = set()
+        self._told = attempt.station.told
         self._next = attempt.claim.start
         runs = attempt.done.runs
         if runs and runs[0][0] <= attempt.claim.start:
@@ -113,8 +116,7 @@ class ShardWork:
             if ends_at is not None and time.monotonic() >= ends_at:
                 return
             async for progress in attempt.station.children.run_shard(self._operation, self._next, self._next + 1):
-                self._pending.append(progress.result)
-                self._next = progress.next_index
+                self._take(progress)
             if self._next < attempt.stop:
                 await self._commit(self._next)
 
@@ -140,19 +142,23 @@ class ShardWork:
         )
         async with aclosing(shard):
             async for progress in shard:
-                self._take(progress, turn)
+                self._take(progress)
+                turn.note(progress.result)
                 if attempt.stopping:
                     return
                 await self._commit_if_due()
                 if turn.ran_s >= turn.look_at_s:
                     await self._judge(turn, ends_at)
 
-    def _take(self, progress: ShardProgress, turn: Turn) -> None:
-        """Take in what ran. What this shard has not found before is committed at once, and then examined elsewhere."""
+    def _take(self, progress: ShardProgress) -> None:
+        """Take in what ran. What is new on this worker is committed at once, and then examined elsewhere."""
         self._pending.append(progress.result)
         self._next = progress.next_index
-        turn.note(progress.result)
-        self._news |= {finding.id for finding in progress.result.findings} - self._found
+        self._news |= {finding.id for finding in progress.result.findings if self._mark(finding.id) not in self._told}
+
+    def _mark(self, identifier: str) -> tuple[str, int, str]:
+        """Return what tells a finding of this operation from those of others."""
+        return self._attempt.claim.id.batch, self._attempt.claim.payload, identifier
 
     async def _judge(self, turn: Turn, ends_at: float | None) -> None:
         """End a turn when others have waited for it, or when another worker could do half of what is left."""
@@ -218,11 +224,13 @@ class ShardWork:
         units, self._committed = upto - self._committed, upto
         attempt.done.add_all(range(attempt.claim.start, upto))
         sightings = [self._sighting(finding) for finding in result.findings]
-        self._found |= self._news
-        self._news = set()
         await attempt.commit(
             self._sealed(pack(result)), units=units, examples=result.examples, partial=True, findings=sightings
         )
+        if len(self._told) > MOST_REMEMBERED:
+            self._told.clear()
+        self._told.update(map(self._mark, self._news))
+        self._news = set()
 
     def _seen_here(self, result: FuzzResult) -> FuzzResult:
         host = self._attempt.station.settings.name

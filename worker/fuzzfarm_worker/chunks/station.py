@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from fuzzfarm_shared.settings import WorkerHostSettings
@@ -33,6 +33,7 @@ class Station:
         children: run examples.
         nursery: makes the children in which findings are examined.
         operations_done: outcomes recorded since the worker started.
+        told: findings that this worker has told, by batch, payload and id.
         change_s: seconds that it took lately to have a child of another target.
     """
 
@@ -49,6 +50,7 @@ class Station:
     nursery: Nursery
     operations_done: int = 0
     change_s: float = 0.0
+    told: set[tuple[str, int, str]] = field(default_factory=set)
 
 
 class Work(Protocol):

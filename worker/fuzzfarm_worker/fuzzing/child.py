@@ -98,9 +98,12 @@ class Child:
     def answer_shrink(self, request: dict[str, Any]) -> list[Any]:
         """Make a failing example smaller."""
         examples = self._examples(request)
-        if request["apart"]:
+        # What a target draws while it runs stays in the fork that runs it, so there is nothing to make smaller here.
+        in_forks = request["apart"] and not self._subject.generator.interactive
+        if in_forks:
             examples.stay_apart(outlive=True)
-        examples.shrink(request["choices"], request["mark"], request["budget_s"])
+        if in_forks or not request["kills"]:
+            examples.shrink(request["choices"], request["signature"], request["budget_s"])
         return ["done"]
 
     def answer_describe(self, request: dict[str, Any]) -> list[Any]:
@@ -118,6 +121,6 @@ class Child:
         examples = Examples(self._subject, request["seed"], cells, self._channel, Printed(self._output))
         if request["cpu_s"] is not None:
             examples.limit_cpu(request["cpu_s"])
-        if request["stateless"]:
+        if request.get("stateless"):
             examples.stay_apart()
         return examples

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Self
 
@@ -154,9 +155,24 @@ class FuzzChildren:
             if not child.dead:
                 return child
             self.retire(child)
+        self._make_room()
+        return await self._fresh(key)
+
+    def _make_room(self) -> None:
+        """End idle children, those first that were used least recently, where there would be too many."""
         while self._idle and self._busy + len(self._idle) > self._max_children:
             self.retire(self._idle.popitem(last=False)[0])
-        return await self._fresh(key)
+
+    @asynccontextmanager
+    async def place(self) -> AsyncIterator[None]:
+        """Leave the place of one child to somebody else's, while the context is open; waits until one is free."""
+        async with self._slots:
+            self._busy += 1
+            try:
+                self._make_room()
+                yield
+            finally:
+                self._busy -= 1
 
     async def _fresh(self, key: Key) -> Interpreter:
         target, restrictions, is_process = key

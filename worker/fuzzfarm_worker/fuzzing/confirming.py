@@ -39,9 +39,10 @@ async def confirm(
     case, ends_at = Case.of(operation, finding), time.monotonic() + BUDGET_S
     repeats: list[Repeat] = []
     while _is_worth_it(finding) and len(repeats) < RUNS and time.monotonic() < ends_at and proceed():
-        repeat = await run_again(nursery, case)
-        if repeat.hung and finding.kind is not ErrorKind.TIMEOUT:
-            break  # of an overloaded host, which says nothing about this finding
+        limit_s = min(case.timeout_s, ends_at - time.monotonic())
+        repeat = await run_again(nursery, replace(case, timeout_s=limit_s))
+        if repeat.hung and (finding.kind is not ErrorKind.TIMEOUT or limit_s < case.timeout_s):
+            break  # of an overloaded host, or of our budget, which says nothing about this finding
         repeats.append(repeat)
     return replace(finding, replays=len(repeats), replay_failures=sum(_is_same(finding, repeat) for repeat in repeats))
 

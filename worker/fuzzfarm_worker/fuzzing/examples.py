@@ -17,6 +17,7 @@ from fuzzfarm_worker.fuzzing.generation import Drawn, Invalid, call_source, enco
 from fuzzfarm_worker.fuzzing.last_words import Tell, last_words
 from fuzzfarm_worker.fuzzing.printed import Printed
 from fuzzfarm_worker.fuzzing.recorder import Cell
+from fuzzfarm_worker.fuzzing.stacks import frames_of, split_report
 from fuzzfarm_worker.fuzzing.subject import Subject
 
 MAX_SEEN = 500_000
@@ -190,7 +191,7 @@ class Examples:
     def failure(self, exc: BaseException, mark: str, choices: bytes, index: int | None) -> dict[str, Any]:
         """Return what the worker makes a finding of."""
         if isinstance(exc, ApartError):
-            return {**exc.failure, "index": index, "choices": choices}
+            return {**exc.failure, "index": index}  # with the choices of what was drawn in the fork, too
         told = {
             "id": signature.finding_id(self._subject.target, mark),
             "kind": "memory" if isinstance(exc, MemoryError) else "exception",
@@ -286,21 +287,29 @@ class Examples:
 
         Args:
             choices: of the failing example.
-            mark: its signature; of one that ends its interpreter, how it ends.
+            mark: its signature.
             budget_s: seconds for all of it; one run may overstep it.
         """
         with self._generator.session():
             self._generator.shrink(
                 choices,
                 self._call,
-                lambda exc: _mark(exc) == mark,
+                lambda exc: self._mark_in_fork(exc) == mark,
                 proceed=self._proceed,
                 found=lambda smaller: self._sender.send(["smaller", smaller]),
                 budget_s=budget_s,
             )
         self._cells[Cell.STARTED] = 0
 
+    def _mark_in_fork(self, exc: BaseException) -> str:
+        """Return the signature of a failure, which may be the death of a fork."""
+        if not isinstance(exc, ForkDiedError):
+            return _mark(exc)
+        _, report = split_report(self._printed.taken())
+        return signature.of_stack(str(exc), frames_of(report))
+
     def _proceed(self) -> bool:
+        self._cells[Cell.PRINTED] = self._printed.begin()
         self._cells[Cell.STARTED] = time.monotonic_ns()
         self._begin_cpu()
         return not self._cells[Cell.STOP]
@@ -308,8 +317,6 @@ class Examples:
 
 def _mark(exc: BaseException) -> str:
     """Return the signature of a failure."""
-    if isinstance(exc, ForkDiedError):
-        return str(exc)
     if isinstance(exc, ApartError):
         return str(exc.failure["signature"])
     with one_more_descriptor():  # it reads source files, and the target may have taken all there are

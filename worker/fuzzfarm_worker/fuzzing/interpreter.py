@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
-import signal
 import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from fuzzfarm_worker.failures import ending_name
 from fuzzfarm_worker.fuzzing.apart import DUMP_SIGNAL
 from fuzzfarm_worker.fuzzing.frames import Channel
 from fuzzfarm_worker.fuzzing.recorder import Cell, Recorder
 from fuzzfarm_worker.fuzzing.signature import Frame
+from fuzzfarm_worker.fuzzing.stacks import frames_of, split_report
 from fuzzfarm_worker.sandbox.link import LOAD_TIMEOUT_S
 
 if TYPE_CHECKING:
@@ -31,11 +31,6 @@ MAX_STACK_BYTES = 65_536
 
 MAX_PRINTED_BYTES = 16_000_000
 """More of what a child prints is forgotten: the file is memory."""
-
-_STACK_HEADING = "(most recent call first):"
-"""How faulthandler ends the line before a stack."""
-
-_FRAME = re.compile(r'^  File "(?P<file>.+)", line (?P<line>\d+) in (?P<function>.+)$', re.MULTILINE)
 
 
 class ChildLostError(RuntimeError):
@@ -65,9 +60,7 @@ class Death:
     @property
     def cause(self) -> str:
         """What people call it: `SIGSEGV`, or `exit code 3`."""
-        if self.returncode < 0:
-            return signal.Signals(-self.returncode).name
-        return f"exit code {self.returncode}"
+        return ending_name(self.returncode)
 
 
 class Peer(Protocol):
@@ -234,10 +227,9 @@ class Interpreter:
         end = self.child.exited.result()
         text = self._tail()
         output, report = split_report(text)
-        frames = [Frame(m["file"], int(m["line"]), m["function"]) for m in _FRAME.finditer(report)]
         # One that died with its zygote was not ended by its example.
         index = self.recorder.running if end.zygote is None else None
-        return Death(index, hung, end.returncode, frames[::-1], report, output)
+        return Death(index, hung, end.returncode, frames_of(report), report, output)
 
     def _tail(self) -> str:
         """Return what it printed since its example began, as far as that is kept."""
@@ -268,14 +260,3 @@ def raise_if_broken(message: Any) -> Any:
     if message[0] == "broken":
         raise RuntimeError(f"a fuzzing child failed, which is a defect of fuzzfarm:\n{message[1]}")
     return message
-
-
-def split_report(text: str) -> tuple[str, str]:
-    """Return what a child printed, and what faulthandler wrote behind it."""
-    place = text.rfind(_STACK_HEADING)
-    if place < 0:
-        return text, ""
-    # The heading has a line before it that names the signal, when there was one.
-    start = max(text.rfind("Fatal Python error", 0, place), text.rfind("Current thread", 0, place + 1))
-    line = text.rfind("\n", 0, place) + 1
-    return text[: max(0, start if start >= 0 else line)], text[start if start >= 0 else line :]

@@ -63,7 +63,9 @@ elseif units > 0 and partial then
   -- The server has lost its count: the first shard with an outcome makes the merge, and no other.
   left = redis.call('HSETNX', meta, 'merged' .. rec.p, 1) == 1 and 0 or -1
 end
-if left == 0 and partial then
+if left == 1 and partial and redis.call('HEXISTS', payloads, 'e' .. rec.p) == 1 and rec.k == nil then
+  examine_next(batch, rec, ARGV[14])
+elseif left == 0 and partial then
   new_chunk(batch, {p = rec.p, a = 0, b = 0, l = LANES[1], k = KIND.MERGE}, ARGV[14])
 elseif (left <= 0 and not partial) or (rec.k == KIND.MERGE and final) then
   redis.call('HDEL', payloads, rec.p, 'r' .. rec.p, 'l' .. rec.p, 'd' .. rec.p, 'x' .. rec.p)

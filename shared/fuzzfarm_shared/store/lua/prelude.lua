@@ -100,8 +100,8 @@ local function queue_score(lane, priority)
   end
 end
 
--- Give a chunk a new token and let arq and a waiting worker see it.
-local function enqueue(batch, chunk, rec, bits)
+-- Give a chunk a new token and let arq and a waiting worker see it, in front of others if it is to be `first`.
+local function enqueue(batch, chunk, rec, bits, first)
   rec.s, rec.t, rec.w, rec.e = 'w', rec.n .. '-' .. bits, nil, nil
   save_chunk(batch, chunk, rec)
   local id = attempt_id(batch, chunk, rec)
@@ -109,7 +109,7 @@ local function enqueue(batch, chunk, rec, bits)
   local ttl, list = meta[1], wake(rec.l, meta[2])
   redis.call('SET', ARQ.JOB .. id, cmsgpack.pack({f = ARQ.FUNCTION, et = now}), 'EX', ttl)
   redis.call('ZADD', QUEUE, queue_score(rec.l, meta[2]), id)
-  redis.call('RPUSH', list, id)
+  redis.call(first and 'LPUSH' or 'RPUSH', list, id)
   for _, name in ipairs({QUEUE, list}) do keep_shared(name, ttl) end
 end
 
@@ -118,12 +118,12 @@ local function forget_job(id)
   redis.call('DEL', ARQ.JOB .. id, ARQ.RETRY .. id)
 end
 
--- A chunk with a fresh record: `fields` overrides the defaults.
-local function new_chunk(batch, fields, bits)
+-- A chunk with a fresh record: `fields` overrides the defaults; `first` as for `enqueue`.
+local function new_chunk(batch, fields, bits, first)
   local chunk = redis.call('HINCRBY', key(batch, part.META), 'chunks', 1) - 1
   local rec = {n = 1, m = '', q = 0, d = 0}
   for name, value in pairs(fields) do rec[name] = value end
-  enqueue(batch, tostring(chunk), rec, bits)
+  enqueue(batch, tostring(chunk), rec, bits, first)
   return chunk
 end
 

@@ -30,6 +30,27 @@ def dies_when_smaller(number: int) -> None:
     assert number <= 300, number
 
 
+def crashes_in_two_places(number: int) -> None:
+    if number >= 10**6:
+        crash_for_the_large()
+    if number > 1000:
+        ctypes.string_at(0)
+
+
+def crash_for_the_large() -> None:
+    ctypes.string_at(0)
+
+
+def prints_a_lot_and_fails(number: int) -> None:
+    print("x" * 200_000)
+    assert number <= 1000
+
+
+@given(st.data())
+def draws_and_fails(data: st.DataObject) -> None:
+    assert data.draw(st.integers()) <= 1000
+
+
 def hangs_when_smaller(number: int) -> None:
     if 300 < number < 2**14:
         time.sleep(3600)
@@ -242,12 +263,6 @@ class Unmakeable(Protocol):
 
 def takes_a_protocol(value: Unmakeable) -> None:
     pass
-
-
-def fails_large_and_exits_small(number: int) -> None:
-    if 500 < number < 1500:
-        os._exit(9)
-    assert number < 1500
 
 
 def prints_and_fails(number: int) -> None:

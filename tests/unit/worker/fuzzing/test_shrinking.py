@@ -1,3 +1,4 @@
+import time
 from dataclasses import replace
 
 import pytest
@@ -40,13 +41,39 @@ def test_a_failure_that_does_not_come_again_stays_as_it_is() -> None:
     assert made_small(fuzz, finding) == finding
 
 
-@pytest.mark.parametrize("target", ["dies_when_smaller", "hangs_when_smaller"])
-def test_a_smaller_example_that_kills_or_hangs_ends_it_with_what_was_found_before(target: str) -> None:
-    fuzz = operation(target, example_timeout_s=1.0)
+def test_smaller_examples_that_kill_are_passed_over() -> None:
+    fuzz = operation("dies_when_smaller")
     finding = next(found for found in run(fuzz).findings if found.kind is ErrorKind.EXCEPTION)
-    small = made_small(fuzz, finding)
+    assert made_small(fuzz, finding).example == f"dies_when_smaller(number={2**14})"
+
+
+def test_a_smaller_example_that_hangs_ends_it_with_its_budget() -> None:
+    fuzz = operation("hangs_when_smaller", example_timeout_s=0.5)
+    finding = next(found for found in run(fuzz, 0, 40).findings if found.kind is ErrorKind.EXCEPTION)
+    began = time.monotonic()
+    small = made_small(fuzz, finding, budget_s=0.5)
+    assert time.monotonic() - began < 30.0, "it waits for the hang, which lasts for an hour"
     assert small.signature == finding.signature
     assert 2**14 <= int(small.message) <= int(finding.message)
+
+
+def test_of_two_crashes_each_stays_itself() -> None:
+    fuzz = operation("crashes_in_two_places")
+    findings = run(fuzz).findings
+    small = {made_small(fuzz, finding).example for finding in findings}
+    assert small == {"crashes_in_two_places(number=1001)", f"crashes_in_two_places(number={10**6})"}
+
+
+def test_what_an_example_prints_does_not_end_it() -> None:
+    fuzz = operation("prints_a_lot_and_fails", limits={"file_size_bytes": 2**20})
+    assert made_small(fuzz, found_by(fuzz)).example == "prints_a_lot_and_fails(number=1001)"
+
+
+def test_draws_in_forks_are_kept_with_the_finding() -> None:
+    fuzz = operation("draws_and_fails", stateless=True)
+    finding = found_by(fuzz)
+    assert finding.choices
+    assert "# Draw 1: 1001" in made_small(fuzz, finding).example
 
 
 def test_it_ends_with_its_budget_and_when_the_worker_leaves() -> None:
