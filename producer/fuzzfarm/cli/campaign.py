@@ -83,7 +83,8 @@ class Campaign:
         self._operations = make_operations(plan, list(targets.roots))
         self._harvest = Harvest()
         self._known: set[str] = set()
-        self._found_at: float | None = None
+        self._wanted: str | None = None
+        self._found_at = 0.0
 
     async def run(self) -> Ending:
         """Submit and follow the batch; Ctrl-C, or a finding that is enough, cancels it and keeps what it has found."""
@@ -119,16 +120,19 @@ class Campaign:
         return saved | {finding.id for finding in kept}
 
     def _judge(self, fuzz: FuzzStatus) -> None:
-        """End the run with the first finding that was not known before it, when it is as small as it gets."""
-        new = next((finding for finding in fuzz.total.findings if finding.id not in self._known), None)
-        if not self._plan.until_finding or new is None:
+        """End the run with the first finding that was not known and fails again, when it is as small as it gets."""
+        new = [finding for finding in fuzz.total.findings if finding.id not in self._known]
+        if not self._plan.until_finding or not new:
             return
-        if self._found_at is None:
-            self._found_at = time.monotonic()
-            self._known |= {finding.id for finding in fuzz.total.findings} - {new.id}  # it waits for this one
-            self._output.note(f"found {finding_title(new)}; it is made smaller, then all stops")
+        wanted = next((finding for finding in new if finding.id == self._wanted), new[0])
+        if wanted.id != self._wanted:
+            self._wanted, self._found_at = wanted.id, time.monotonic()
+            self._output.note(f"found {finding_title(wanted)}; it is made smaller, then all stops")
+        if wanted.replays and not wanted.replay_failures:
+            self._known.add(wanted.id)
+            self._output.note(f"it did not fail again in {count(wanted.replays, 'run')}, so the search goes on")
         # What was run again was made smaller before.
-        if new.replays or time.monotonic() - self._found_at > SMALLER_WITHIN_S:
+        elif wanted.replays or time.monotonic() - self._found_at > SMALLER_WITHIN_S:
             raise EnoughError
 
     async def _stop(self, batch: Batch, follower: Follower) -> None:

@@ -223,6 +223,16 @@ def test_a_run_ends_with_the_first_new_finding_made_small(cli):
     assert [finding["id"] for finding in json.loads(again.out)["findings"]] == [document["findings"][0]["id"]]
 
 
+def test_a_finding_that_does_not_fail_again_ends_no_run(cli):
+    (cli.folder / "stateful.py").write_text(
+        "seen = set()\n\ndef fuzz_count(number: int):\n    seen.add(number)\n    assert len(seen) < 50\n"
+    )
+    ended = cli.run("fuzz", "--json", "--time", "4", "--until-finding", "--workers", "1", "stateful.py")
+    document = json.loads(ended.out)
+    [finding] = document["findings"]
+    assert (document["ended"], finding["replays"], finding["replay_failures"]) == ("done", 10, 0)
+
+
 def test_runs_repeat_a_target_with_the_next_seeds(cli):
     ended = cli.run(
         *("fuzz", "--json", "--examples", "40", "--runs", "3", "--seed", "4", "--workers", "1"),
