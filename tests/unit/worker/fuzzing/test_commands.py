@@ -14,6 +14,7 @@ from shard_runs import operation as python_operation
 from shard_runs import pool, progress_of, run, smallest
 
 from fuzzfarm_shared.errors import TargetError
+from fuzzfarm_shared.merging import merge
 from fuzzfarm_shared.operations import FuzzOperation
 from fuzzfarm_shared.outcomes import ErrorKind, Finding, FuzzResult
 from fuzzfarm_worker.fuzzing.commands import INPUT_FILE, PREFIX, as_bytes
@@ -177,7 +178,7 @@ def test_two_commands_have_children_of_their_own(planted: str) -> None:
                 python_operation("fails_above_a_thousand"),
             ]
             told = [await progress_of(children, one, 0, 60) for one in operations]
-            return [progress[-1].result for progress in told]
+            return [merge(progress.result for progress in one) for one in told]
 
     types = [result.findings[0].type for result in asyncio.run(main())]
     assert types == ["SIGSEGV", "exit code 3", "AssertionError"]
