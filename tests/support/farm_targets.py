@@ -130,6 +130,25 @@ def fuzz_small(number: int) -> None:
     assert number < 1000, "too large"
 
 
+def fuzz_three(number: int) -> None:
+    """Fail in three ways."""
+    if number > 1000:
+        raise KeyError("odd") if number % 2 else ValueError("even")
+    if number < -1000:
+        raise TypeError("low")
+
+
+def fuzz_stays(number: int) -> None:
+    """Fail, and where a file says so, rather stay for ever, after a note of the process."""
+    folder = Path(tempfile.gettempdir())
+    if number >= 1000:
+        if (folder / "stay").exists():
+            (folder / "pid.new").write_text(str(os.getpid()))
+            (folder / "pid.new").rename(folder / "pid")
+            time.sleep(600)
+        raise ValueError("too large")
+
+
 def fuzz_exits(number: int) -> None:
     if number % 10 == 7:
         os._exit(3)

@@ -1,17 +1,21 @@
 """I1, I2 and I7 in any order of steps: submit, claim, commit, hand back, die, take over, cancel, and all of it twice.
 
 Seen to fail without the comparison of tokens, where a repeated commit counts, errors move no counter (commit.lua),
-where a batch ends with operations pending (`finish_if_complete` in prelude.lua), and without `keep` (there).
+where a batch ends with operations pending (`finish_if_complete` in prelude.lua), and without `keep` (there); for
+examinations, where each of them counts as a unit (commit.lua), where none does, a finding is examined twice, several
+are examined while shards run, one begins after the batch was cancelled, and what they need stays (examination.lua).
 """
 
 from __future__ import annotations
 
 import asyncio
 import secrets
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Coroutine
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import msgpack
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -22,18 +26,40 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from sightings import finding
 from store_harness import Held, StoreHarness, call_payload, fuzz_payload, wait_until
 
 from fuzzfarm_shared.keys import ChunkKind, Part
 from fuzzfarm_shared.schedule import StopReason
 from fuzzfarm_shared.settings import FarmSettings
-from fuzzfarm_shared.store import Claim, Commit
+from fuzzfarm_shared.store import Claim, Commit, sighting
+from fuzzfarm_shared.store.findings import open_finding
 
 WORKERS = st.sampled_from(["w1", "w2", "w3"])
 PLACE = st.integers(0, 50)
 TIMES = st.sampled_from([1, 1, 2])
 PAYLOAD = st.tuples(st.integers(1, 5), st.booleans())
 SELDOM = st.sampled_from([False] * 5 + [True])
+FOUND = st.lists(st.sampled_from("abcdef"), max_size=3)
+
+
+@dataclass
+class Search:
+    """What the model knows of a fuzz operation.
+
+    Attributes:
+        place: of the operation in its batch.
+        units: examples that no commit has counted.
+        found: findings that were told while the batch went on, in the order in which they were told first.
+        ended: those whose examination has ended.
+        begun: how many had begun when the batch was cancelled.
+    """
+
+    place: int
+    units: int
+    found: list[str] = field(default_factory=list)
+    ended: list[str] = field(default_factory=list)
+    begun: int | None = None
 
 
 class StoreMachine(RuleBasedStateMachine):
@@ -50,6 +76,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.cancelled = False
         self.held: list[Held] = []
         self.zombies: list[Held] = []
+        self.searches: dict[int, Search] = {}
 
     def run(self, step: Coroutine[Any, Any, Any]) -> Any:
         return self.runner.run(step)
@@ -66,6 +93,8 @@ class StoreMachine(RuleBasedStateMachine):
 
     def append_once(self, count: int, fuzz: bool, seal: bool = False, times: int = 1) -> None:
         payload = fuzz_payload(self.operations, count * 3) if fuzz else call_payload(self.operations, count)
+        if fuzz:
+            self.searches[self.payloads] = Search(self.operations, count * 3)
         self.operations += payload.operations
         for _ in range(times):
             accepted = self.run(self.store.append(self.payloads, payload, seal=seal))
@@ -105,24 +134,33 @@ class StoreMachine(RuleBasedStateMachine):
             again = self.run(store.claim(attempt))
             assert isinstance(again, Claim)
             assert (again.start, again.stop, again.payload) == (first.start, first.stop, first.payload)
+            assert (again.kind, again.enclosed) == (first.kind, first.enclosed)
         assert self.run(self.store.worker("other").claim(attempt)) is None
         self.held.append(Held(first, store, first.stop, first.done, first.commits))
 
     @precondition(lambda self: self.held)
-    @rule(place=PLACE, share=st.integers(0, 5), failed=st.integers(0, 2), times=TIMES)
-    def commit_some(self, place: int, share: int, failed: int, times: int) -> None:
+    @rule(place=PLACE, share=st.integers(0, 5), failed=st.integers(0, 2), found=FOUND, times=TIMES)
+    def commit_some(self, place: int, share: int, failed: int, found: list[str], times: int) -> None:
         chunk = self.held[place % len(self.held)]
         units = chunk.missing[:share]
-        self.send(chunk, self.store.commit_of(chunk, units, min(failed, len(units))), times)
+        self.send(chunk, self.store.commit_of(chunk, units, min(failed, len(units))), found, times)
 
     @precondition(lambda self: self.held)
-    @rule(place=PLACE, failed=st.integers(0, 2), times=TIMES)
-    def commit_rest(self, place: int, failed: int, times: int) -> None:
+    @rule(place=PLACE, failed=st.integers(0, 2), found=FOUND, times=TIMES)
+    def commit_rest(self, place: int, failed: int, found: list[str], times: int) -> None:
         chunk = self.held[place % len(self.held)]
         units = chunk.missing
-        self.send(chunk, self.store.commit_of(chunk, units, min(failed, len(units))), times)
+        self.send(chunk, self.store.commit_of(chunk, units, min(failed, len(units))), found, times)
 
-    def send(self, chunk: Held, commit: Commit, times: int) -> None:
+    def send(self, chunk: Held, commit: Commit, found: list[str], times: int) -> None:
+        search = self.searches.get(chunk.claim.payload)
+        if search is not None and chunk.claim.kind is ChunkKind.UNITS:
+            seen = [sighting(finding(id=name, target="mod:f"), "h", self.store.signer, examine=True) for name in found]
+            commit = replace(commit, findings=seen)
+            search.units -= commit.units
+            search.found += [name for name in dict.fromkeys(found) if name not in search.found]
+        elif search is not None and chunk.claim.kind is ChunkKind.EXAMINATION and commit.final:
+            search.ended.append(self.examined(chunk))
         for _ in range(times):
             reply = self.run(chunk.store.commit(chunk.claim.id, commit))
             assert not reply.fenced
@@ -194,16 +232,53 @@ class StoreMachine(RuleBasedStateMachine):
     async def readings(self) -> tuple[Any, ...]:
         status = await self.store.status()
         counters = status.model_dump(exclude={"late_duplicates"})
-        return counters, await self.store.outcome_keys(), await self.store.waiting()
+        return counters, await self.store.outcome_keys(), await self.store.waiting(), await self.fields()
+
+    async def fields(self) -> dict[str, bytes]:
+        """What the server keeps of payloads."""
+        name = self.settings.keys.batch(self.store.batch, Part.PAYLOADS)
+        raw = await self.store.client.hgetall(name)  # type: ignore[misc]
+        return {field.decode(): value for field, value in raw.items()}
+
+    async def chunks(self) -> list[dict[str, Any]]:
+        """Records of the chunks that have not ended."""
+        name = self.settings.keys.batch(self.store.batch, Part.CHUNKS)
+        packed = await self.store.client.hvals(name)  # type: ignore[misc]
+        records = [msgpack.unpackb(raw, unicode_errors="replace") for raw in packed]
+        return [record for record in records if record["s"] != "d"]
 
     @rule(times=TIMES)
-    @precondition(lambda self: self.operations > 12 and not self.cancelled)
+    @precondition(lambda self: (self.operations > 12 or self.is_examining) and not self.cancelled)
     def cancel(self, times: int) -> None:
         was_done = self.run(self.store.status()).done
+        begun = {payload: self.run(self.begun(payload)) for payload in self.searches}
         for _ in range(times):
             self.run(self.store.cancel())
         if not was_done:
             self.cancelled = self.sealed = True
+            for payload, search in self.searches.items():
+                self.settle(payload, search, begun[payload])
+
+    @property
+    def is_examining(self) -> bool:
+        return any(len(search.found) > 2 > len(search.ended) for search in self.searches.values())
+
+    def examined(self, chunk: Held) -> str:
+        """Return the id of the finding that a chunk examines, which must come with it."""
+        identifier, envelope = chunk.claim.enclosed
+        return open_finding(envelope, "mod:f", identifier.decode(), self.store.signer).id
+
+    async def begun(self, payload: int) -> int:
+        packed = (await self.fields()).get(f"e{payload}")
+        return 0 if packed is None else msgpack.unpackb(packed)["at"]
+
+    def settle(self, payload: int, search: Search, begun: int) -> None:
+        """Whoever cancels has ended what waited; what is held goes on."""
+        held = [chunk for chunk in self.held if chunk.claim.payload == payload]
+        search.units = sum(len(chunk.missing) for chunk in held if chunk.claim.kind is ChunkKind.UNITS)
+        running = {self.examined(chunk) for chunk in held if chunk.claim.kind is ChunkKind.EXAMINATION}
+        search.ended = [name for name in search.found[:begun] if name not in running]
+        search.begun = begun
 
     @invariant()
     def every_reading_adds_up(self) -> None:
@@ -221,6 +296,30 @@ class StoreMachine(RuleBasedStateMachine):
         assert max(Counter(keys).values(), default=1) == 1
         assert set(keys) <= set(map(str, range(self.operations)))
         assert len(keys) == self.run(self.store.status()).completed
+
+    @invariant()
+    def units_and_examinations_add_up(self) -> None:
+        """One unit for all examinations of an operation, one at a time while its shards run, and none of them lost."""
+        fields, examining = self.run(self.fields()), defaultdict[int, list[str]](list)
+        for record in self.run(self.chunks()):
+            if record.get("k") == ChunkKind.EXAMINATION:
+                examining[record["p"]].append(record["f"])
+        outcomes = self.run(self.store.outcome_keys())
+        for payload, search in self.searches.items():
+            running = examining.pop(payload, [])
+            kept = {name for name in fields if name[0] in "erf" and name[1:].split(":")[0] == str(payload)}
+            if str(search.place) in outcomes:
+                assert (running, kept) == ([], set())
+                assert self.cancelled or (search.units == 0 and sorted(search.ended) == sorted(search.found))
+                continue
+            assert int(fields[f"r{payload}"]) == search.units + bool(running)
+            waiting = [name for name in search.found if name not in [*running, *search.ended]]
+            assert kept - {f"e{payload}", f"r{payload}"} == {f"f{payload}:{name}" for name in [*running, *waiting]}
+            assert sorted([*running, *waiting, *search.ended]) == sorted(search.found)
+            assert search.units == 0 or len(running) <= 1
+            assert running or not waiting or self.cancelled
+            assert search.begun in {None, len(running) + len(search.ended)}
+        assert not examining
 
     @invariant()
     def everything_expires(self) -> None:
