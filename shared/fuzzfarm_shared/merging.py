@@ -40,30 +40,24 @@ def merge(results: Iterable[FuzzResult]) -> FuzzResult:
 
 
 def combine(one: Finding, other: Finding) -> Finding:
-    """Return two sightings of one finding as one: the smaller example, counts added, first and last seen, hosts.
-
-    Replays are those of the smaller example, or of the other one where that was not replayed yet.
-    """
-    smaller, larger = sorted((one, other), key=rank)
-    replayed = smaller if smaller.replays else larger
+    """Return two sightings of one finding as one: the better example, counts added, first and last seen, hosts."""
     return replace(
-        smaller,
+        min(one, other, key=rank),
         count=one.count + other.count,
         first_seen=min(one.first_seen, other.first_seen),
         last_seen=max(one.last_seen, other.last_seen),
         hosts=tuple(dict.fromkeys([*one.hosts, *other.hosts]))[:MAX_HOSTS],
-        replays=replayed.replays,
-        replay_failures=replayed.replay_failures,
     )
 
 
 def rank(finding: Finding) -> str:
-    """Return text that sorts sightings of a finding, the smallest example first.
+    """Return text that sorts sightings of a finding, the best example first.
 
-    Shortlex, as Hypothesis orders examples; one that its test lists has no choices, and a generated one is smaller.
-    Only hexadecimal digits, because the server's scripts compare text by the server's locale.
+    One that was examined is better than others: no text tells as well as the shrinker what is small. Then shortlex, as
+    Hypothesis orders examples; one that its test lists has no choices, and a generated one is smaller. Only hexadecimal
+    digits, because the server's scripts compare text by the server's locale.
     """
     choices = len(finding.choices) or _LAST
     index = _LAST if finding.index is None else finding.index
     start = finding.example[:RANKED_CHARS].encode("utf-8", "surrogatepass").hex()
-    return f"{choices:016x}{len(finding.example):016x}{start}{index:016x}"
+    return f"{int(not finding.replays)}{choices:016x}{len(finding.example):016x}{start}{index:016x}"

@@ -1,16 +1,19 @@
 """Settling a chunk without running it: the same error for every operation that has no outcome yet.
 
-Workers do so for cancelled, rejected and given-up chunks; whoever stops a batch does so for chunks that nobody holds.
+Workers do so for cancelled, rejected and given-up chunks; whoever stops a batch does so for chunks that nobody holds,
+and merges what the shards of a fuzz operation have found.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import replace
 
 from fuzzfarm_shared.errors import CodecError, ExpiredError, SignatureError
 from fuzzfarm_shared.keys import AttemptId, ChunkKind, Lane
+from fuzzfarm_shared.merging import merge
 from fuzzfarm_shared.outcomes import ErrorKind, OperationError, clipped
 from fuzzfarm_shared.payloads import Payload, decode_payload
 from fuzzfarm_shared.schedule import StopReason
@@ -18,7 +21,7 @@ from fuzzfarm_shared.segments import Segment, encode_segment
 from fuzzfarm_shared.signing import Signer
 from fuzzfarm_shared.store.attempts import AttemptStore, Claim, Commit
 from fuzzfarm_shared.store.readings import operations_context, outcome_context, partial_context
-from fuzzfarm_shared.values import pack
+from fuzzfarm_shared.values import pack, unpack
 
 CLOCK_MARGIN_S = 1.0
 """How far an idea of the server's clock may be behind; also what an expiry in whole seconds is rounded up by."""
@@ -110,6 +113,50 @@ def settled(claim: Claim, payload: Payload | None, error: OperationError, signer
     )
 
 
+def merged(claim: Claim, payload: Payload, signer: Signer, worker: str) -> Commit:
+    """Return the final commit of a merge: the results of all shards become the outcome of their operation.
+
+    It is the error of one where a shard has failed. Whatever stopped the batch, what they found is not thrown away.
+
+    Args:
+        claim: the merge.
+        payload: its operation.
+        signer: opens the results, and signs the outcome.
+        worker: stands in the outcome.
+
+    Raises:
+        CodecError: for a result that cannot be decoded.
+        SignatureError: for one that is not signed as this side requires.
+    """
+    context = partial_context(claim.id.batch, claim.submit_id, claim.payload)
+    parts = [unpack(signer.open(envelope, context)) for envelope in claim.enclosed]
+    error = next((part for part in parts if isinstance(part, OperationError)), None)
+    if error is not None and claim.stop_reason is not None:
+        return settled(claim, payload, replace(error, attempt=claim.attempt, worker=worker), signer)
+    duration_s = claim.now_s - claim.first_claim_s
+    body = encode_segment(
+        Segment(
+            first=payload.first,
+            keys=payload.keys,
+            indexes=range(1),
+            values=[None if error is not None else merge(parts)],
+            errors={} if error is None else {0: error},
+            attempt=claim.attempt,
+            worker=worker,
+            epoch=time.time() - duration_s,
+            started=[0.0],
+            durations=[duration_s],
+        )
+    )
+    return Commit(
+        claim.commits + 1,
+        signer.seal(body, outcome_context(claim.id.batch, claim.submit_id)),
+        succeeded=int(error is None),
+        failed=int(error is not None),
+        final=True,
+    )
+
+
 STOPPED_KINDS = {StopReason.CANCELLED: ErrorKind.CANCELLED, StopReason.DEADLINE: ErrorKind.DEADLINE}
 """The kind of error that operations of a batch get which was told to stop."""
 
@@ -152,7 +199,16 @@ async def settle_waiting(
         if order is not None and not is_ordered(claim, reason, order, signer, claim.now_s + CLOCK_MARGIN_S):
             await store.hand_back_all(attempt, claim.done)
             continue
-        await store.commit(attempt, settled(claim, readable_payload(claim, signer), error, signer))
+        await store.commit(attempt, _stopped(claim, error, signer, worker))
+
+
+def _stopped(claim: Claim, error: OperationError, signer: Signer, worker: str) -> Commit:
+    """Return the final commit of a chunk that waits; a merge has all that it needs."""
+    payload = readable_payload(claim, signer)
+    if claim.kind is ChunkKind.MERGE and payload is not None:
+        with suppress(CodecError, SignatureError):
+            return merged(claim, payload, signer, worker)
+    return settled(claim, payload, error, signer)
 
 
 def readable_payload(claim: Claim, signer: Signer) -> Payload | None:

@@ -21,7 +21,15 @@ from fuzzfarm_shared.log import get_logger
 from fuzzfarm_shared.outcomes import ErrorKind, OperationError
 from fuzzfarm_shared.payloads import Payload
 from fuzzfarm_shared.schedule import StopReason
-from fuzzfarm_shared.settling import CLOCK_MARGIN_S, STOPPED_KINDS, is_ordered, open_payload, settled, stopped_message
+from fuzzfarm_shared.settling import (
+    CLOCK_MARGIN_S,
+    STOPPED_KINDS,
+    is_ordered,
+    merged,
+    open_payload,
+    settled,
+    stopped_message,
+)
 from fuzzfarm_shared.store import Claim, Commit, Sighting
 from fuzzfarm_worker.chunks.station import Station, Work
 from fuzzfarm_worker.renewal import Lease, LeaseEnd
@@ -186,13 +194,27 @@ class Attempt:
         Raises:
             FencedError: when the chunk is no longer ours.
         """
-        await self._finish_in_flight()
         error = OperationError(kind, "", message, attempt=self.claim.attempt, worker=self.station.name)
-        current = replace(
-            self.claim, stop=self.stop, done=self.done.within(self.claim.start, self.stop), commits=self._number
-        )
+        await self._send_last(lambda current: settled(current, payload, error, self.station.signer))
+
+    async def merge(self, payload: Payload) -> None:
+        """Record the outcome of the operation whose shards' results this chunk holds.
+
+        Raises:
+            FencedError: when the chunk is no longer ours.
+            CodecError: for a result that cannot be decoded.
+            SignatureError: for one that is not signed as this worker requires.
+        """
+        await self._send_last(lambda current: merged(current, payload, self.station.signer, self.station.name))
+        self.station.operations_done += 1
+
+    async def _send_last(self, commit_of: Callable[[Claim], Commit]) -> None:
+        """Send the last commit, made of the claim as it is by now."""
+        await self._finish_in_flight()
+        done = self.done.within(self.claim.start, self.stop)
+        commit = commit_of(replace(self.claim, stop=self.stop, done=done, commits=self._number))
         self._number += 1
-        await self._send(settled(current, payload, error, self.station.signer))
+        await self._send(commit)
 
     @property
     def now_s(self) -> float:

@@ -1,6 +1,6 @@
 -- Findings of a target, all its batches together, in front of the scripts that write them; keys.py names the keys.
 --
--- Record: e the signed finding with the smallest example, r its rank (see merging.py), n how often it was seen, a first
+-- Record: e the signed finding with the best example, r its rank (see merging.py), n how often it was seen, a first
 -- and z last time (s), h hosts, p replays of the example, q those that failed. What is added up is not signed, as counters
 -- of batches are not.
 
@@ -37,9 +37,9 @@ local function record_finding(s, ttl, most, most_hosts)
   local raw = redis.call('HGET', hash, s.id)
   if not raw then make_room(s.target, ttl, most) end
   local rec = raw and cmsgpack.unpack(raw) or {r = '', n = 0, a = tonumber(s.first_s), z = 0, h = {}, p = 0, q = 0}
-  local replays, smaller = tonumber(s.replays), rec.r == '' or s.rank < rec.r
-  if replays > 0 and (smaller or rec.p == 0) then rec.p, rec.q = replays, tonumber(s.failures) end
-  if smaller then rec.e, rec.r = s.envelope, s.rank end
+  if rec.r == '' or s.rank < rec.r then
+    rec.e, rec.r, rec.p, rec.q = s.envelope, s.rank, tonumber(s.replays), tonumber(s.failures)
+  end
   rec.n = rec.n + tonumber(s.count)
   -- A worker whose clock is ahead has seen nothing that is still to come; `now` is the begin of this millisecond.
   local latest = (now + 1) / 1000
