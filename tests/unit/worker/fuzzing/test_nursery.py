@@ -56,4 +56,4 @@ def test_a_target_whose_loading_starts_threads_is_loaded_by_each_child() -> None
             return await result_of(children, "TestThreads.test_thread")
 
     [finding] = asyncio.run(main()).findings
-    assert finding.example == "TestThreads.test_thread(number=1000)"
+    assert int(finding.example.removeprefix("TestThreads.test_thread(number=").removesuffix(")")) >= 1000
