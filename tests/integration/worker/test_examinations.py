@@ -215,11 +215,10 @@ class Barren(Nursery):
 
 
 def test_findings_of_an_operation_that_was_given_up_are_not_examined(host_settings: WorkerHostSettings) -> None:
-    settings = host_settings.model_copy(update={"max_children": 2})  # so it has two shards
-    operation = FuzzOperation(target=TARGET, examples=10_000)
+    operation = FuzzOperation(target=TARGET, examples=10**9)  # so it gives way to the examination
 
     async def scenario() -> None:
-        async with bench(settings, HeldStore, [operation]) as (farm, store):
+        async with bench(host_settings, HeldStore, [operation]) as (farm, store):
             station = farm.host.station
             store.go_on.set()
             async with Watched(station.tools.processes) as nursery, Barren(station.tools.processes) as barren:
