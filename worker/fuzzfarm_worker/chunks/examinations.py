@@ -6,15 +6,12 @@ from dataclasses import replace
 
 from fuzzfarm_shared.errors import CodecError, SignatureError, TargetError
 from fuzzfarm_shared.log import get_logger
-from fuzzfarm_shared.merging import merge
 from fuzzfarm_shared.operations import FuzzOperation
 from fuzzfarm_shared.outcomes import Finding
-from fuzzfarm_shared.store import sighting
 from fuzzfarm_shared.store.findings import open_finding
-from fuzzfarm_shared.store.readings import partial_context
-from fuzzfarm_shared.values import pack
 from fuzzfarm_worker.chunks.admission import admitted
 from fuzzfarm_worker.chunks.attempt import ONE_BY_ONE_DEATHS, Attempt
+from fuzzfarm_worker.chunks.results import commit_result, nothing
 from fuzzfarm_worker.fuzzing.confirming import RUNS, confirm
 from fuzzfarm_worker.fuzzing.shrinking import shrink
 
@@ -36,14 +33,10 @@ class ExaminationWork:
             return
         try:
             examined = await self._examined()
-        except TargetError as exc:
+        except (TargetError, CodecError, SignatureError, RuntimeError) as exc:
             log.warning("a finding was not examined", chunk=str(claim.id), reason=str(exc))
-            if await attempt.refuse():
+            if not isinstance(exc, TargetError) or await attempt.refuse():
                 await self._commit([])
-            return
-        except (CodecError, SignatureError, RuntimeError) as exc:
-            log.warning("a finding was not examined", chunk=str(claim.id), reason=str(exc))
-            await self._commit([])
             return
         if attempt.stopping and examined.replays < RUNS:
             await attempt.hand_back_all()
@@ -72,14 +65,6 @@ class ExaminationWork:
     async def _commit(self, findings: list[Finding]) -> None:
         """Commit what came of it; it was counted where it was found."""
         attempt, claim = self._attempt, self._attempt.claim
-        host, signer = attempt.station.settings.name, attempt.station.signer
-        findings = [replace(finding, count=0, hosts=(host,)) for finding in findings]
-        result = replace(merge([]), seed=self._operation.seed, findings=findings)
-        context = partial_context(claim.id.batch, claim.submit_id, claim.payload)
         attempt.done.add_all(range(claim.start, claim.stop))
-        await attempt.commit(
-            signer.seal(pack(result), context),
-            units=1,
-            partial=True,
-            findings=[sighting(finding, host, signer) for finding in findings],
-        )
+        counted = [replace(finding, count=0) for finding in findings]
+        await commit_result(attempt, replace(nothing(self._operation.seed), findings=counted), units=1)

@@ -11,12 +11,10 @@ from fuzzfarm_shared.errors import TargetError
 from fuzzfarm_shared.log import get_logger
 from fuzzfarm_shared.merging import merge
 from fuzzfarm_shared.operations import FuzzOperation
-from fuzzfarm_shared.outcomes import ErrorKind, Finding, FuzzResult, OperationError
-from fuzzfarm_shared.store import Sighting, sighting
-from fuzzfarm_shared.store.readings import partial_context
-from fuzzfarm_shared.values import pack
+from fuzzfarm_shared.outcomes import ErrorKind, FuzzResult, OperationError
 from fuzzfarm_worker.chunks.admission import admitted
 from fuzzfarm_worker.chunks.attempt import MOST_DEATHS, ONE_BY_ONE_DEATHS, Attempt
+from fuzzfarm_worker.chunks.results import commit_result, nothing, sealed
 from fuzzfarm_worker.chunks.turns import LOOK_EVERY_S, SHARE_OF_AGE, Circumstances, Turn
 from fuzzfarm_worker.fuzzing import ShardProgress
 
@@ -107,7 +105,7 @@ class ShardWork:
         attempt, ends_at = self._attempt, None if deadline_s is None else time.monotonic() + deadline_s
         if attempt.claim.deaths >= MOST_DEATHS:
             blamed = await attempt.station.children.blame(self._operation, self._next, MOST_DEATHS)
-            self._pending.append(replace(_nothing(self._operation.seed), examples=1, findings=[blamed]))
+            self._pending.append(replace(nothing(self._operation.seed), examples=1, findings=[blamed]))
             self._next += 1
             await self._commit(self._next)
         if self._next + CAREFUL_EXAMPLES < attempt.stop:
@@ -218,27 +216,16 @@ class ShardWork:
     async def _commit(self, upto: int) -> None:
         """Commit what ran and count the units up to `upto` as done."""
         attempt = self._attempt
-        result = self._seen_here(merge(self._pending)) if self._pending else _nothing(self._operation.seed)
+        result = merge(self._pending) if self._pending else nothing(self._operation.seed)
         self._pending = []
         self._committed_at = time.monotonic()
         units, self._committed = upto - self._committed, upto
         attempt.done.add_all(range(attempt.claim.start, upto))
-        sightings = [self._sighting(finding) for finding in result.findings]
-        await attempt.commit(
-            self._sealed(pack(result)), units=units, examples=result.examples, partial=True, findings=sightings
-        )
+        await commit_result(attempt, result, units, examine=self._news)
         if len(self._told) > MOST_REMEMBERED:
             self._told.clear()
         self._told.update(map(self._mark, self._news))
         self._news = set()
-
-    def _seen_here(self, result: FuzzResult) -> FuzzResult:
-        host = self._attempt.station.settings.name
-        return replace(result, findings=[replace(finding, hosts=(host,)) for finding in result.findings])
-
-    def _sighting(self, finding: Finding) -> Sighting:
-        station = self._attempt.station
-        return sighting(finding, station.settings.name, station.signer, examine=finding.id in self._news)
 
     async def _finish(self) -> None:
         """Commit the rest; what a time limit left out counts as done."""
@@ -249,14 +236,4 @@ class ShardWork:
         error = OperationError(kind, "", message, attempt=attempt.claim.attempt, worker=attempt.station.name)
         units, self._committed = attempt.stop - self._committed, attempt.stop
         attempt.done.add_all(range(attempt.claim.start, attempt.stop))
-        await attempt.commit(self._sealed(pack(error)), units=units, partial=True, given_up=True)
-
-    def _sealed(self, body: bytes) -> bytes:
-        claim = self._attempt.claim
-        return self._attempt.station.signer.seal(body, partial_context(claim.id.batch, claim.submit_id, claim.payload))
-
-
-def _nothing(seed: int) -> FuzzResult:
-    return FuzzResult(
-        examples=0, distinct_examples=0, invalid_examples=0, duration_s=0.0, executions_per_s=0.0, seed=seed
-    )
+        await attempt.commit(sealed(attempt, error), units=units, partial=True, given_up=True)
