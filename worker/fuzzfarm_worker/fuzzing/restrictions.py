@@ -48,11 +48,5 @@ class Restrictions:
 
     def from_fork(self) -> Limits:
         """Return the limits of a child from its fork on; those of CPU begin with each example."""
-        given = self.limits
-        return Limits(
-            memory_bytes=given.memory_bytes,
-            file_size_bytes=MAX_FILE_BYTES if given.file_size_bytes is None else given.file_size_bytes,
-            open_files=given.open_files,
-            processes=given.processes,
-            core=0,
-        )
+        given = self.limits.model_dump(exclude={"cpu_s"}, exclude_none=True)
+        return Limits(**{"file_size_bytes": MAX_FILE_BYTES, "core": 0, **given})

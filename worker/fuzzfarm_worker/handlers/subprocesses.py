@@ -40,13 +40,7 @@ class _Job:
         self._allowed = tools.allowed
         self._processes = tools.processes
         self._env = child_environment(spec.env)
-        self._limits = Limits(
-            memory_bytes=spec.limits.memory_bytes,
-            cpu_s=spec.limits.cpu_s,
-            file_size_bytes=spec.limits.file_size_bytes,
-            open_files=spec.limits.open_files,
-            processes=spec.limits.processes,
-        )
+        self._limits = Limits(**spec.limits.model_dump())
 
     async def __call__(
         self, note: Callable[[CommandRun], None], command: list[str], stdin: bytes | None
