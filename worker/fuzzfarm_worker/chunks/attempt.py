@@ -205,16 +205,17 @@ class Attempt:
             CodecError: for a result that cannot be decoded.
             SignatureError: for one that is not signed as this worker requires.
         """
-        await self._send_last(lambda current: merged(current, payload, self.station.signer, self.station.name))
-        self.station.operations_done += 1
+        commit = await self._send_last(lambda now: merged(now, payload, self.station.signer, self.station.name))
+        self.station.operations_done += commit.succeeded + commit.failed
 
-    async def _send_last(self, commit_of: Callable[[Claim], Commit]) -> None:
-        """Send the last commit, made of the claim as it is by now."""
+    async def _send_last(self, commit_of: Callable[[Claim], Commit]) -> Commit:
+        """Send and return the last commit, made of the claim as it is by now."""
         await self._finish_in_flight()
         done = self.done.within(self.claim.start, self.stop)
         commit = commit_of(replace(self.claim, stop=self.stop, done=done, commits=self._number))
         self._number += 1
         await self._send(commit)
+        return commit
 
     @property
     def now_s(self) -> float:
