@@ -137,7 +137,7 @@ class Interpreter:
     ) -> dict[str, Any] | None:
         """Return an example's source, choices and fingerprint; None when generating it kills or hangs."""
         self.recorder.begin(0, 0)
-        request = {"op": "describe", "seed": seed, "index": index, "choices": choices, "stateless": False}
+        request = {"op": "describe", "seed": seed, "index": index, "choices": choices}
         try:
             answer = await self._ask(request, timeout_s)
         except ChildLostError:
@@ -151,7 +151,7 @@ class Interpreter:
             ChildLostError: when the child died or took too long; `death` tells more.
         """
         self.recorder.begin(0, 0)
-        request = {"op": "once", "seed": seed, "index": index, "choices": choices, "stateless": False}
+        request = {"op": "once", "seed": seed, "index": index, "choices": choices}
         answer = await self._ask(request, timeout_s)
         return None if answer[1] is None else dict(answer[1])
 
