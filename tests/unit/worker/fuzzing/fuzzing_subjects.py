@@ -46,6 +46,17 @@ def prints_a_lot_and_fails(number: int) -> None:
     assert number <= 1000
 
 
+def killed_above_a_thousand(number: int) -> None:
+    if number > 1000:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+@given(st.data())
+def draws_and_exits(data: st.DataObject) -> None:
+    if data.draw(st.integers()) > 1000:
+        os._exit(3)
+
+
 @given(st.data())
 def draws_and_fails(data: st.DataObject) -> None:
     assert data.draw(st.integers()) <= 1000

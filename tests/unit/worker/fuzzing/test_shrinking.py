@@ -35,6 +35,14 @@ def test_a_hang_stays_as_it_is() -> None:
     assert made_small(fuzz, finding) == finding
 
 
+@pytest.mark.parametrize("target", ["killed_above_a_thousand", "draws_and_exits"])
+def test_what_is_killed_for_memory_and_what_draws_and_kills_stay_as_they_are(target: str) -> None:
+    fuzz = operation(target)
+    finding = found_by(fuzz, 40)
+    assert finding.kind is ErrorKind.KILLED
+    assert made_small(fuzz, finding) == finding
+
+
 def test_a_failure_that_does_not_come_again_stays_as_it_is() -> None:
     fuzz = operation("fails_above_a_thousand")
     finding = replace(found_by(fuzz), signature="another")
