@@ -17,6 +17,10 @@ from fuzzfarm import CallOperation, ErrorKind, Farm, FuzzOperation, SubprocessJo
 BACK_WITHIN_S = 5.0
 """Invariant I3: chunks of a killed worker run again within this."""
 
+SUPERVISED = (sys.executable, "-m", "fuzzfarm_worker", "supervise", "--processes", "1")
+HASTY = {"lease_s": 0.5, "renew_every_s": 0.1, "commit_every_s": 0.1}
+"""Settings with which a death is noticed within a second."""
+
 
 def test_a_killed_workers_chunks_run_elsewhere_within_seconds(
     start_worker: Any, farm_settings: Any, tmp_path: Path
@@ -137,11 +141,10 @@ def test_an_operation_that_kills_its_worker_is_named_by_the_second_death_and_its
     start_worker: Any, farm_settings: Any, tmp_path: Path
 ) -> None:
     """I4. Seen to fail without children after a death (`recorded = False` in chunks/operations.py)."""
-    supervised = (sys.executable, "-m", "fuzzfarm_worker", "supervise", "--processes", "1")
 
     async def scenario() -> None:
         async with Farm.connect(**farm_settings) as farm:
-            start_worker(*supervised, lease_s=0.5, renew_every_s=0.1, commit_every_s=0.1)
+            start_worker(*SUPERVISED, **HASTY)
             neighbours = [CallOperation(key=f"k{n}", target="farm_targets:echo", args=[n]) for n in range(20)]
             killer = CallOperation(
                 key="killer", target="farm_targets:note_and_kill_self", args=[str(tmp_path), "killer"], retries=5
@@ -163,13 +166,12 @@ def test_a_job_that_kills_its_worker_is_given_up_after_three_tries_among_slow_ne
     start_worker: Any, farm_settings: Any, tmp_path: Path
 ) -> None:
     """I4. Seen to fail where what is left is shared while its operations run one by one."""
-    supervised = (sys.executable, "-m", "fuzzfarm_worker", "supervise", "--processes", "1")
     # The shell's parent is the guardian, whose parent is the worker.
     kill = f"echo run >> {tmp_path}/killer; kill -9 $(awk '{{print $4}}' /proc/$PPID/stat); sleep 60"
 
     async def scenario() -> None:
         async with Farm.connect(**farm_settings) as farm:
-            start_worker(*supervised, lease_s=0.5, renew_every_s=0.1, commit_every_s=0.1)
+            start_worker(*SUPERVISED, **HASTY)
             slow = [SubprocessJob(key=f"n{n}", command=["sleep", "0.2"]) for n in range(20)]
             killer = SubprocessJob(key="killer", command=["sh", "-c", kill])
             batch = await farm.submit([*slow[:10], killer, *slow[10:]])
@@ -186,11 +188,10 @@ def test_an_example_that_kills_workers_is_a_finding_and_the_others_run(
     start_worker: Any, farm_settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    supervised = (sys.executable, "-m", "fuzzfarm_worker", "supervise", "--processes", "1")
 
     async def scenario() -> None:
         async with Farm.connect(**farm_settings) as farm:
-            start_worker(*supervised, lease_s=0.5, renew_every_s=0.1, commit_every_s=0.1)
+            start_worker(*SUPERVISED, **HASTY)
             batch = await farm.submit([FuzzOperation(key="f", target="farm_targets:fuzz_worker_killer", examples=300)])
             result = (await batch.wait(WAIT_S)).results["f"]
             assert result.examples == 300
@@ -210,11 +211,10 @@ def test_an_example_that_kills_the_worker_that_it_runs_in_costs_one_worker_and_i
 ) -> None:
     """Seen to fail where `isolation="none"` holds after a death, too (chunks/shards.py): three workers die."""
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    supervised = (sys.executable, "-m", "fuzzfarm_worker", "supervise", "--processes", "1")
 
     async def scenario() -> None:
         async with Farm.connect(**farm_settings) as farm:
-            start_worker(*supervised, lease_s=0.5, renew_every_s=0.1, commit_every_s=0.1)
+            start_worker(*SUPERVISED, **HASTY)
             fuzz = FuzzOperation(key="f", target="farm_targets:fuzz_crashes", examples=300, isolation="none")
             batch = await farm.submit([fuzz, CallOperation(key="call", target="farm_targets:echo", args=[1])])
             aggregate = await batch.wait(WAIT_S)
@@ -235,11 +235,10 @@ def test_an_example_that_kills_the_worker_that_it_runs_in_costs_one_worker_and_i
 def test_a_module_that_kills_whoever_imports_it_does_not_kill_workers_for_ever(
     start_worker: Any, farm_settings: Any
 ) -> None:
-    supervised = (sys.executable, "-m", "fuzzfarm_worker", "supervise", "--processes", "1")
 
     async def scenario() -> None:
         async with Farm.connect(**farm_settings) as farm:
-            start_worker(*supervised, lease_s=0.5, renew_every_s=0.1)
+            start_worker(*SUPERVISED, lease_s=0.5, renew_every_s=0.1)
             batch = await farm.submit([CallOperation(key="killer", target="deadly_import:f")])
             error = (await batch.wait(WAIT_S)).errors["killer"]
             assert (error.kind, error.attempt) == (ErrorKind.REJECTED, 2)
