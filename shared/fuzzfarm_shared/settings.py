@@ -11,6 +11,7 @@ import os
 import re
 import socket
 import stat
+from pathlib import Path
 from typing import Annotated, Any, Self
 from urllib.parse import urlsplit
 
@@ -206,6 +207,10 @@ class WorkerHostSettings(FarmSettings):
     allow_roots: NameList = Field(default=(), description="Folders that jobs may use, or *.")
     allow_env: NameList = Field(
         default=(), description="Variables that jobs may set: names, prefixes such as APP_*, or *."
+    )
+    recordings: Path | None = Field(
+        default=None,
+        description="Folder that keeps what fuzzing children run, should their worker die.",
     )
     insecure: bool = Field(default=False, description="Work without a signing key or allow-list on a remote server.")
     log_level: str = Field(

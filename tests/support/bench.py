@@ -47,12 +47,14 @@ class Bench:
         assert isinstance(claim, Claim)
         return Attempt(self.host.station, claim, work_of)
 
-    async def die(self, times: int) -> None:
-        """Let holders of the waiting chunk die."""
+    async def die(self, times: int, ran: range | None = None) -> None:
+        """Let holders of the waiting chunk die, while these examples ran if recorders are to tell that."""
         dying = AttemptStore(self.host.server, "dying", lease_s=0.001)
         for _ in range(times):
             claim = await dying.claim(AttemptId.parse((await self.waiting())[0]))
             assert isinstance(claim, Claim)
+            if ran is not None:
+                assert await dying.suspect(claim.id, ran.start, ran.stop - 1)
             while not await self.waiting():
                 await dying.take_over(b"", 1.0)
 

@@ -23,6 +23,7 @@ from fuzzfarm_worker.chunks import Attempt, Station, work_of
 from fuzzfarm_worker.executors.kernel import Kernel
 from fuzzfarm_worker.fuzzing import FuzzChildren
 from fuzzfarm_worker.fuzzing.nursery import Nursery
+from fuzzfarm_worker.fuzzing.recordings import Dead, Recordings
 from fuzzfarm_worker.handlers import Tools
 from fuzzfarm_worker.intake import Intake
 from fuzzfarm_worker.memory import Memory, MemoryPressure, resident_bytes
@@ -78,7 +79,9 @@ class WorkerHost:
         await check_server(self.server.client, self.settings)
         processes = await self._stack.enter_async_context(ProcessManager())
         sandbox = await self._stack.enter_async_context(Sandbox(processes, self.settings.max_children))
-        nursery = Nursery(processes, self._allowed.lists)
+        farm = f"{self.settings.safe_url} {self.settings.namespace}"
+        self._recordings = self._stack.enter_context(Recordings(farm, self.settings.recordings))
+        nursery = Nursery(processes, self._allowed.lists, self._recordings)
         children = await self._stack.enter_async_context(
             FuzzChildren(processes, self.settings.max_children, nursery=nursery)
         )
@@ -172,11 +175,31 @@ class WorkerHost:
 
     async def _report_and_take_over(self) -> None:
         self.intake.press(self._pressure.look())
+        for dead in self._recordings.of_the_dead():  # before their chunks are taken over
+            await self._tell_what_ran(dead)
         found = await self.store.take_over(self._report(), HEARTBEAT_TTL_S)
         if found.freed or found.woken:
             log.warning("chunks of dead workers run again", freed=found.freed, woken=found.woken)
         for batch in found.due:
             self._reaper.add(batch)
+
+    async def _tell_what_ran(self, dead: Dead) -> None:
+        """Tell the farm what the recorders of a dead worker say, and remove them."""
+        for recording in dead.recordings():
+            try:
+                attempt = AttemptId.parse(recording.owner)
+            except ValueError:
+                log.warning("a recorder of a dead worker is damaged", folder=str(dead.folder))
+                continue
+            useful = await self.store.suspect(attempt, recording.first, recording.last)
+            log.warning(
+                "a worker died while examples ran",
+                chunk=recording.owner,
+                first=recording.first,
+                last=recording.last,
+                useful=useful,
+            )
+        dead.forget()
 
     def _report(self) -> bytes:
         report = WorkerReport(

@@ -1,6 +1,6 @@
 """The batch store: the only place that knows how a batch is kept on the server."""
 
-from fuzzfarm_shared.store.attempts import AttemptStore, Claim, Commit, CommitReply, Crowd, Refused, TakeOver
+from fuzzfarm_shared.store.attempts import AttemptStore, Claim, Commit, CommitReply, Crowd, Refused, Suspects, TakeOver
 from fuzzfarm_shared.store.farm_readings import FarmReadings
 from fuzzfarm_shared.store.findings import FindingStore, Sighting, sighting
 from fuzzfarm_shared.store.readings import OutcomeCursor, ReadingStore
@@ -26,6 +26,7 @@ __all__ = [
     "Server",
     "Sighting",
     "SubmissionStore",
+    "Suspects",
     "TakeOver",
     "TellingStore",
     "sighting",

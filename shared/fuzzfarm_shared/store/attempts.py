@@ -23,6 +23,21 @@ FREED_AT_ONCE = 100
 
 
 @dataclass(frozen=True, slots=True)
+class Suspects:
+    """Examples that ran whenever one of some workers died, as their recorders told.
+
+    Attributes:
+        first: the first of them.
+        last: the last of them.
+        deaths: how many workers.
+    """
+
+    first: int
+    last: int
+    deaths: int
+
+
+@dataclass(frozen=True, slots=True)
 class Claim:
     """A leased chunk.
 
@@ -34,6 +49,8 @@ class Claim:
         stop: unit after its last.
         done: units that have their outcome from earlier attempts.
         deaths: how many leases of this chunk ended with their worker.
+        unrecorded: of how many of these deaths no recorder told.
+        suspects: what the recorders told of the last ones; None: nothing.
         attempt: number of this attempt, counted from 1.
         submit_id: part of every signature of this batch.
         stop_reason: why the batch was told to stop; None: it was not.
@@ -55,6 +72,8 @@ class Claim:
     stop: int
     done: RangeSet
     deaths: int
+    unrecorded: int
+    suspects: Suspects | None
     attempt: int
     submit_id: str
     stop_reason: StopReason | None
@@ -171,7 +190,8 @@ class AttemptStore:
         if reply[0] == b"refused":
             return Refused()
         envelope, payload, start, stop, done, deaths, number, submit_id = reply[1:9]
-        reason, now_ms, first_claim_ms, kind, commits, lane, given_up, order, fuzzed_ms, *enclosed = reply[9:]
+        reason, now_ms, first_claim_ms, kind, commits, lane, given_up, order, fuzzed_ms = reply[9:18]
+        unrecorded, first, last, recorded, *enclosed = reply[18:]
         return Claim(
             id=attempt,
             envelope=envelope,
@@ -180,6 +200,8 @@ class AttemptStore:
             stop=stop,
             done=RangeSet.decode(done),
             deaths=deaths,
+            unrecorded=unrecorded,
+            suspects=Suspects(first, last, recorded) if recorded else None,
             attempt=number,
             submit_id=submit_id.decode(),
             stop_reason=_stop_reason(reason),
@@ -219,6 +241,10 @@ class AttemptStore:
             *sighting_arguments(commit.findings, self._server.settings.findings_ttl_s),
         )
         return CommitReply(fenced=status == b"fenced", stop_reason=_stop_reason(reason))
+
+    async def suspect(self, attempt: AttemptId, first: int, last: int) -> bool:
+        """Tell which examples ran when the attempt's worker died; False when nobody can use that any more."""
+        return bool(await self._run("suspect", attempt, first, last))
 
     async def hand_back_rest(
         self, attempt: AttemptId, done: RangeSet, start: int, split: int, stop: int, *, suspected: bool = True

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from store_harness import LONG_S, SHORT_S, Held, StoreHarness, call_payload, fuzz_payload, wait_until
 
 from fuzzfarm_shared.arq_queue import IN_PROGRESS_PREFIX
 from fuzzfarm_shared.keys import ChunkKind, Lane, Part
 from fuzzfarm_shared.outcomes import BatchState
 from fuzzfarm_shared.schedule import Priority, StopReason
-from fuzzfarm_shared.store import Claim, Commit, Refused, TakeOver
+from fuzzfarm_shared.store import Claim, Commit, Refused, Suspects, TakeOver
 from fuzzfarm_shared.store.attempts import renew_arguments
 
 Drive = Callable[[Any], None]
@@ -138,6 +139,55 @@ def test_every_death_of_a_holder_is_counted(drive: Drive) -> None:
             chunk = await store.take(store.worker(f"w{deaths}", SHORT_S))
             assert (chunk.claim.deaths, chunk.claim.attempt) == (deaths, deaths + 1)
             await freed_by(store)
+
+    drive(steps)
+
+
+def test_a_recorder_tells_before_or_after_the_lease_ends_but_once_and_not_of_what_runs_again(drive: Drive) -> None:
+    async def steps(store: StoreHarness) -> None:
+        await store.append(0, fuzz_payload(0, 100), seal=True)
+        first = await store.take(store.worker("w1", SHORT_S))
+        assert (first.claim.unrecorded, first.claim.suspects) == (0, None)
+        for _ in range(2):
+            assert await store.worker().suspect(first.claim.id, 10, 20)
+        await freed_by(store)
+        assert await store.worker().suspect(first.claim.id, 30, 40)  # told already
+        second = await store.take(store.worker("w2", SHORT_S))
+        claim = second.claim
+        assert (claim.deaths, claim.unrecorded, claim.suspects) == (1, 0, Suspects(10, 20, 1))
+        await freed_by(store)
+        for _ in range(2):
+            assert await store.worker().suspect(second.claim.id, 15, 30)
+        third = await store.take(store.worker("w3", SHORT_S))
+        claim = third.claim
+        assert (claim.deaths, claim.unrecorded, claim.suspects) == (2, 0, Suspects(15, 20, 2))
+        await freed_by(store)
+        fourth = await store.take(store.worker("w4", SHORT_S))
+        assert not await store.worker().suspect(third.claim.id, 15, 15)
+        claim = fourth.claim
+        assert (claim.deaths, claim.unrecorded, claim.suspects) == (3, 1, Suspects(15, 20, 2))
+        assert await store.worker().suspect(fourth.claim.id, 50, 50)
+        await freed_by(store)
+        claim = (await store.take(store.worker("w5"))).claim
+        assert (claim.deaths, claim.unrecorded, claim.suspects) == (4, 1, Suspects(50, 50, 1))
+
+    drive(steps)
+
+
+@pytest.mark.parametrize("suspected", [True, False])
+def test_a_rest_is_suspected_like_the_part_that_is_kept_where_that_is_said(drive: Drive, suspected: bool) -> None:
+    async def steps(store: StoreHarness) -> None:
+        await store.append(0, fuzz_payload(0, 100), seal=True)
+        for deaths in range(4):
+            chunk = await store.take(store.worker(f"w{deaths}", SHORT_S))
+            if deaths == 0:
+                assert await store.worker().suspect(chunk.claim.id, 10, 70)
+            await freed_by(store)
+        holder = await store.take(store.worker())
+        await holder.store.hand_back_rest(holder.claim.id, holder.done, 0, 50, 100, suspected=suspected)
+        claim = (await store.take(store.worker())).claim
+        told = (claim.deaths, claim.unrecorded, claim.suspects)
+        assert told == ((2, 2, Suspects(10, 70, 1)) if suspected else (0, 0, None))
 
     drive(steps)
 

@@ -135,6 +135,7 @@ class StoreMachine(RuleBasedStateMachine):
             assert isinstance(again, Claim)
             assert (again.start, again.stop, again.payload) == (first.start, first.stop, first.payload)
             assert (again.kind, again.enclosed) == (first.kind, first.enclosed)
+        assert 0 <= first.unrecorded <= first.deaths
         assert self.run(self.store.worker("other").claim(attempt)) is None
         self.held.append(Held(first, store, first.stop, first.done, first.commits))
 
@@ -199,11 +200,19 @@ class StoreMachine(RuleBasedStateMachine):
         self.zombies.append(chunk)
 
     @precondition(lambda self: self.held)
-    @rule(place=PLACE)
-    def die(self, place: int) -> None:
+    @rule(place=PLACE, told=st.sampled_from(["before", "after", "never"]), times=TIMES)
+    def die(self, place: int, told: str, times: int) -> None:
         chunk = self.held.pop(place % len(self.held))
         self.zombies.append(chunk)
+        if told == "before":
+            self.tell_of(chunk, times)
         self.run(self.end_lease(chunk))
+        if told == "after":
+            self.tell_of(chunk, times)
+
+    def tell_of(self, chunk: Held, times: int) -> None:
+        for _ in range(times):
+            assert self.run(chunk.store.suspect(chunk.claim.id, chunk.claim.start, chunk.stop))
 
     async def end_lease(self, chunk: Held) -> None:
         name, attempt = self.settings.keys.leases, str(chunk.claim.id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import replace
 
@@ -28,7 +29,10 @@ MOST_REMEMBERED = 10_000
 """Findings of which a worker remembers that it has told them."""
 
 CAREFUL_EXAMPLES = 10_000
-"""Examples that run one by one after two deaths; they take about half a minute."""
+"""Examples that run one by one at most; they take about half a minute."""
+
+RECORDED_DEATHS = 2
+"""So many workers must have died while one example ran, by the word of their recorders, to blame them on it."""
 
 log = get_logger(__name__)
 
@@ -90,42 +94,79 @@ class ShardWork:
         self._operation = admitted(self._operation, attempt.station.tools.allowed)
         if attempt.claim.deaths:  # an example may have killed the worker that it ran in: now it kills a child
             self._operation = self._operation.model_copy(update={"isolation": "child"})
-        if attempt.claim.deaths >= ONE_BY_ONE_DEATHS:
-            await self._run_one_by_one(deadline_s)
-            return
         ends_at = None if deadline_s is None else time.monotonic() + deadline_s
-        around = await self._look(ends_at)
-        await self._share_out(around)
-        while not self._gave_way and await self._run_turn(around, ends_at):
-            around = await self._look(ends_at)
-            self._gave_way = around.crowd.others
+        suspects = self._suspects()
+        if attempt.claim.unrecorded >= ONE_BY_ONE_DEATHS and suspects.stop < attempt.stop:
+            await attempt.hand_back_from(suspects.stop, suspected=False)
+        await self._run_turns(suspects.start, ends_at)
+        if self._next in suspects:
+            await self._run_one_by_one(suspects, ends_at)
+            await self._run_turns(attempt.stop, ends_at)
 
-    async def _run_one_by_one(self, deadline_s: float | None) -> None:
-        """Commit each example before the next starts, because one of them may have killed workers; share the rest."""
-        attempt, ends_at = self._attempt, None if deadline_s is None else time.monotonic() + deadline_s
-        if attempt.claim.deaths >= MOST_DEATHS:
-            blamed = await attempt.station.children.blame(self._operation, self._next, MOST_DEATHS)
+    def _suspects(self) -> range:
+        """Return the examples of which one may have killed workers."""
+        claim, stop = self._attempt.claim, self._attempt.stop
+        if claim.unrecorded >= ONE_BY_ONE_DEATHS:
+            return range(self._next, min(self._next + CAREFUL_EXAMPLES, stop))
+        if claim.suspects is None or claim.suspects.last < self._next:
+            return range(stop, stop)
+        start = min(max(claim.suspects.first, self._next), stop)
+        return range(start, min(claim.suspects.last + 1, start + CAREFUL_EXAMPLES, stop))
+
+    async def _run_one_by_one(self, suspects: range, ends_at: float | None) -> None:
+        """Commit each example before the next starts, and blame the one that is known to have killed workers."""
+        attempt = self._attempt
+        await self.leave()
+        if deaths := self._deaths_of_next():
+            blamed = await attempt.station.children.blame(self._operation, self._next, deaths)
             self._pending.append(replace(nothing(self._operation.seed), examples=1, findings=[blamed]))
             self._next += 1
             await self._commit(self._next)
-        if self._next + CAREFUL_EXAMPLES < attempt.stop:
-            await attempt.hand_back_from(self._next + CAREFUL_EXAMPLES, suspected=False)
-        while self._next < attempt.stop and not attempt.stopping:
+        while self._next < min(suspects.stop, attempt.stop) and not attempt.stopping:
             if ends_at is not None and time.monotonic() >= ends_at:
                 return
-            async for progress in attempt.station.children.run_shard(self._operation, self._next, self._next + 1):
-                self._take(progress)
-            if self._next < attempt.stop:
-                await self._commit(self._next)
+            async with attempt.station.suspect:
+                async for progress in self._examples(self._next + 1):
+                    self._take(progress)
+                if self._next < attempt.stop:
+                    await self._commit(self._next)
 
-    async def _run_turn(self, around: Circumstances, ends_at: float | None) -> bool:
-        """Run examples, committing on the way, until it is the turn of others; False at the end of the shard."""
+    def _deaths_of_next(self) -> int:
+        """Return how many workers died while the next example ran; 0 where that is not certain enough."""
+        claim = self._attempt.claim
+        if claim.unrecorded >= MOST_DEATHS:
+            return claim.unrecorded
+        known = claim.suspects
+        alone = known is not None and known.first == known.last == self._next
+        return known.deaths if known is not None and alone and known.deaths >= RECORDED_DEATHS else 0
+
+    def _examples(
+        self, stop: int, deadline_s: float | None = None, over: Callable[[], bool] = lambda: False
+    ) -> AsyncGenerator[ShardProgress, None]:
+        """Run the next examples up to `stop`, recorded as those of this attempt; see `FuzzChildren.run_shard`."""
+        attempt = self._attempt
+        return attempt.station.children.run_shard(
+            self._operation, self._next, stop, deadline_s=deadline_s, owner=str(attempt.claim.id), over=over
+        )
+
+    async def _run_turns(self, stop: int, ends_at: float | None) -> None:
+        """Run examples up to `stop`, in turns with others, or give way to these."""
+        if self._gave_way or self._next >= min(stop, self._attempt.stop):
+            return
+        around = await self._look(ends_at)
+        await self._share_out(around)
+        while not self._gave_way and await self._run_turn(stop, around, ends_at):
+            around = await self._look(ends_at)
+            self._gave_way = around.crowd.others
+
+    async def _run_turn(self, stop: int, around: Circumstances, ends_at: float | None) -> bool:
+        """Run examples, committing on the way, until it is the turn of others; False at `stop` or the shard's end."""
         attempt, started = self._attempt, time.monotonic()
-        left_s = None if ends_at is None else ends_at - started
-        if attempt.stopping or self._next >= attempt.stop or (left_s is not None and left_s <= 0):
+        left_s, stop = None if ends_at is None else ends_at - started, min(stop, attempt.stop)
+        if attempt.stopping or self._next >= stop or (left_s is not None and left_s <= 0):
             return False
         turn = Turn(look_at_s=min(LOOK_EVERY_S, around.turn_s))
-        await self._follow(turn, left_s, ends_at)
+        await self._follow(turn, stop, left_s, ends_at)
         station = attempt.station
         change_s = time.monotonic() - started - turn.ran_s
         station.change_s += (CHANGE_WEIGHT if station.change_s else 1.0) * (change_s - station.change_s)
@@ -133,12 +174,9 @@ class ShardWork:
             await self._share_rest(turn, ends_at)
         return turn.over
 
-    async def _follow(self, turn: Turn, left_s: float | None, ends_at: float | None) -> None:
+    async def _follow(self, turn: Turn, stop: int, left_s: float | None, ends_at: float | None) -> None:
         attempt = self._attempt
-        shard = attempt.station.children.run_shard(
-            self._operation, self._next, attempt.stop, deadline_s=left_s, over=lambda: turn.over
-        )
-        async with aclosing(shard):
+        async with aclosing(self._examples(stop, left_s, lambda: turn.over)) as shard:
             async for progress in shard:
                 self._take(progress)
                 turn.note(progress.result)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -35,6 +36,7 @@ class Station:
         operations_done: outcomes recorded since the worker started.
         told: findings that this worker has told, by batch, payload and id.
         change_s: seconds that it took lately to have a child of another target.
+        suspect: held while an example runs that may kill this worker: its death is then not blamed on another one.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Station:
     operations_done: int = 0
     change_s: float = 0.0
     told: set[tuple[str, int, str]] = field(default_factory=set)
+    suspect: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 class Work(Protocol):

@@ -86,6 +86,7 @@ class FuzzChildren:
         stop: int,
         *,
         deadline_s: float | None = None,
+        owner: str = "",
         over: Callable[[], bool] = lambda: False,
     ) -> AsyncGenerator[ShardProgress, None]:
         """Run examples `start` to `stop` of an operation; an example that kills its child is a finding.
@@ -100,6 +101,7 @@ class FuzzChildren:
             stop: the index after the last one.
             deadline_s: seconds of running, from the first example, after which no further example starts. The shard
                 then ends by itself, before `stop`.
+            owner: for whom they run: what the recorders name, should the worker die.
             over: is asked many times a second; once it says True, the shard ends as at its deadline.
 
         Raises:
@@ -108,7 +110,7 @@ class FuzzChildren:
         """
         async with self._slots:
             self._busy += 1
-            shard = Shard(operation, start, stop, deadline_s)
+            shard = Shard(operation, start, stop, deadline_s, owner)
             drive = Drive(self, shard, over)
             try:
                 while await drive.step():

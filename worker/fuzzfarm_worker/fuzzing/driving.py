@@ -119,6 +119,7 @@ class Drive:
         await child.exited()
         self._shard.poll(child)
         death = child.death(hung=hung)
+        child.recorder.end()
         self._child = None
         self._supply.retire(child)
         ended_just_in_time = hung and example is not None and death.index != example
@@ -127,6 +128,7 @@ class Drive:
 
     def _give_back(self, child: Interpreter) -> None:
         self._child = None
+        child.recorder.end()
         self._supply.keep(child, self._shard.operation)
 
     async def stop(self) -> None:

@@ -180,15 +180,16 @@ class Interpreter:
         self.recorder.begin(0, 0)
         self.channel.send({"op": "shrink", "cpu_s": self._cpu_s, **request})
 
-    def begin(self, *, start: int, deadline_ns: int, **request: Any) -> None:
+    def begin(self, *, start: int, deadline_ns: int, owner: str, **request: Any) -> None:
         """Start a run; messages and the recorder tell how it goes.
 
         Args:
             start: the first index.
             deadline_ns: no example starts after this monotonic time; 0: none.
+            owner: for whom it is, should the worker die; empty: nobody asks then.
             request: what `Examples` takes beyond.
         """
-        self.recorder.begin(start, deadline_ns)
+        self.recorder.begin(start, deadline_ns, owner)
         self.channel.send({"op": "run", "start": start, "cpu_s": self._cpu_s, **request})
 
     async def dump_stack(self) -> None:

@@ -8,6 +8,7 @@ import os
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import ExitStack
+from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
@@ -17,6 +18,7 @@ from fuzzfarm_shared.targets import import_failure
 from fuzzfarm_worker.environment import interpreter_environment
 from fuzzfarm_worker.fuzzing.child import PREPARE, SERVE
 from fuzzfarm_worker.fuzzing.interpreter import ChildLostError, Interpreter
+from fuzzfarm_worker.fuzzing.recordings import Recordings
 from fuzzfarm_worker.fuzzing.restrictions import Restrictions
 from fuzzfarm_worker.fuzzing.words import is_name, target_of
 from fuzzfarm_worker.processes import ProcessManager
@@ -53,10 +55,17 @@ class Nursery:
     Args:
         processes: starts the zygotes.
         listed: whether a target or strategy, by its name, may come from another module; every one may by default.
+        recordings: where the recorders of the children are kept, should the worker die; None: only in memory.
     """
 
-    def __init__(self, processes: ProcessManager, listed: Callable[[str], bool] = lambda _name: True) -> None:
+    def __init__(
+        self,
+        processes: ProcessManager,
+        listed: Callable[[str], bool] = lambda _name: True,
+        recordings: Recordings | None = None,
+    ) -> None:
         self._processes = processes
+        self._recordings = recordings
         self._listed = listed
         self._links: OrderedDict[str | Target, asyncio.Task[ZygoteLink]] = OrderedDict()
         self._alone: set[Target] = set()
@@ -110,14 +119,19 @@ class Nursery:
     async def _forked(self, target: Target, printed: int, restrictions: Restrictions) -> ForkedChild:
         """Fork a child of the zygote that the module has, or of one of its own where loading it starts threads."""
         module, options = target.module, self.options(target)
-        limits, network = restrictions.from_fork(), restrictions.network
+        limits, network, cells_file = restrictions.from_fork(), restrictions.network, self.recorder_file()
         if module is not None and target not in self._alone:
             link = await self._link(module, {"module": target.target})
             try:
-                return await link.fork(printed, limits, options, network=network)
+                return await link.fork(printed, limits, options, network=network, cells_file=cells_file)
             except ThreadsStartedError:
                 self._alone.add(target)
-        return await (await self._link(target, options)).fork(printed, limits, network=network)
+        link = await self._link(target, options)
+        return await link.fork(printed, limits, network=network, cells_file=cells_file)
+
+    def recorder_file(self) -> Path | None:
+        """Return where the recorder of a new child is kept; None: only in memory."""
+        return None if self._recordings is None else self._recordings.new_file()
 
     def options(self, target: Target) -> dict[str, Any]:
         """Return what `child.prepare` loads a target with."""

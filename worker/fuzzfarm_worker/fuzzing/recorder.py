@@ -4,10 +4,13 @@ The child writes aligned 64-bit cells with plain stores, so the record survives 
 microsecond per example; the worker reads them at any time. An example `i` is running exactly when `INDEX == NEXT == i`
 and `STARTED` is not 0: the child writes `STARTED` and `INDEX` before it, and `NEXT = i + 1` after all it has to say
 about it was sent.
+
+The mapping may be a file of the host (see recordings.py), which says the same when the worker is dead, too.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
@@ -39,9 +42,41 @@ class Cell(IntEnum):
     """Where in the file of what the child prints the output of the example begins."""
     VERDICT = 8
     """What a fork says of its call; see apart.py."""
+    TAKEN_IN = 9
+    """The first example that the worker has not taken in as done; the worker writes it."""
+    OWNER = 10
+    """For whom the run is: bytes of the text behind the cells; 0: nobody, or it has ended. The worker writes both."""
 
 
-_CLEARED = memoryview(bytes(8 * len(Cell))).cast("q")
+_OWNER_AT = 8 * len(Cell)
+_CLEARED = memoryview(bytes(_OWNER_AT)).cast("q")
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """What the recorder of a dead worker tells.
+
+    Attributes:
+        owner: for whom the run was.
+        first: the first example that the worker has not seen done.
+        last: the last one that has begun. The child may have outlived its worker for a moment.
+    """
+
+    owner: str
+    first: int
+    last: int
+
+    @classmethod
+    def of(cls, page: bytes) -> Recording | None:
+        """Return what the cells in `page` tell; None where nothing ran, or where they are damaged."""
+        if len(page) < _OWNER_AT:
+            return None
+        cells = memoryview(page[:_OWNER_AT]).cast("q")
+        owner = page[_OWNER_AT : _OWNER_AT + max(0, cells[Cell.OWNER])].decode(errors="replace")
+        first, last = cells[Cell.TAKEN_IN], cells[Cell.NEXT] - 1
+        if cells[Cell.STARTED]:
+            last = max(last, cells[Cell.INDEX])
+        return cls(owner, first, last) if owner and 0 <= first <= last else None
 
 
 class Recorder:
@@ -54,12 +89,20 @@ class Recorder:
     def __init__(self, shared: Cells) -> None:
         self.cells = shared.numbers
 
-    def begin(self, start: int, deadline_ns: int) -> None:
-        """Prepare a run that starts at `start`; the child must be idle."""
+    def begin(self, start: int, deadline_ns: int, owner: str = "") -> None:
+        """Prepare a run that starts at `start`, for `owner`; the child must be idle."""
         self.cells[: len(_CLEARED)] = _CLEARED
         self.cells[Cell.INDEX] = NOTHING
-        self.cells[Cell.NEXT] = start
+        self.cells[Cell.NEXT] = self.cells[Cell.TAKEN_IN] = start
         self.cells[Cell.DEADLINE] = deadline_ns
+        text = owner.encode()
+        with self.cells.cast("B") as raw:
+            raw[_OWNER_AT : _OWNER_AT + len(text)] = text
+        self.cells[Cell.OWNER] = len(text)
+
+    def end(self) -> None:
+        """Nothing runs for the owner any more."""
+        self.cells[Cell.OWNER] = 0
 
     @property
     def running(self) -> int | None:

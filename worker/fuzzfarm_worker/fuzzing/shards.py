@@ -61,12 +61,14 @@ class Shard:
         next_index: the first example that is not done.
         stop: the index after the last one.
         deadline_s: seconds of running after which no example starts, or None.
+        owner: for whom it runs, which recorders name should the worker die.
     """
 
     operation: FuzzOperation
     next_index: int
     stop: int
     deadline_s: float | None
+    owner: str = ""
     clock: Callable[[], float] = time.time
     _deadline_ns: int = 0
     _skip: list[int] = field(default_factory=list)
@@ -106,6 +108,7 @@ class Shard:
             start=self.next_index,
             stop=self.stop,
             deadline_ns=self._deadline_ns,
+            owner=self.owner,
             stateless=self.operation.stateless,
             skip=self._skip,
             known=[
@@ -144,7 +147,7 @@ class Shard:
 
     def _count(self, child: Interpreter) -> None:
         cells = child.recorder.cells
-        self.next_index = max(self.next_index, cells[Cell.NEXT])
+        self.next_index = cells[Cell.TAKEN_IN] = max(self.next_index, cells[Cell.NEXT])
         invalid, distinct = cells[Cell.INVALID], cells[Cell.DISTINCT]
         self._invalid += invalid - self._base[0]
         self._distinct += distinct - self._base[1]

@@ -30,7 +30,7 @@ from fuzzfarm_worker.fuzzing.interpreter import ChildLostError, Interpreter
 from fuzzfarm_worker.fuzzing.nursery import Nursery, Target
 from fuzzfarm_worker.fuzzing.recorder import Cell, Recorder
 from fuzzfarm_worker.fuzzing.restrictions import Restrictions
-from fuzzfarm_worker.sandbox.cells import Cells, open_memory
+from fuzzfarm_worker.sandbox.cells import Cells, new_cells, open_memory
 from fuzzfarm_worker.sandbox.child import ChildEnd
 from fuzzfarm_worker.sandbox.link import LOAD_TIMEOUT_S
 
@@ -61,12 +61,15 @@ class TargetThread:
         refusal: why the target cannot be fuzzed, once that is known.
     """
 
-    def __init__(self, options: dict[str, Any], printed: int, on_give_up: Callable[[TargetThread], None]) -> None:
+    def __init__(
+        self, options: dict[str, Any], printed: int, cells: Cells, on_give_up: Callable[[TargetThread], None]
+    ) -> None:
         """Start it; the running loop is told of its end.
 
         Args:
             options: for `child.prepare`.
             printed: descriptor of the file for its stack; it stays the caller's.
+            cells: its own.
             on_give_up: called when its example does not end.
         """
         self._loop = asyncio.get_running_loop()
@@ -77,7 +80,7 @@ class TargetThread:
         self._given_up = False
         self.target: str = options["target"]
         self.pid = 0
-        self.cells = _own_cells()
+        self.cells = cells
         self.connection, self._theirs = socket.socketpair()
         self.exited: asyncio.Future[ChildEnd] = self._loop.create_future()
         self.refusal: TargetError | None = None
@@ -222,7 +225,10 @@ class TargetThreads:
             with ExitStack() as undo:
                 printed = open_memory("fuzzfarm-printed")
                 undo.callback(os.close, printed)
-                thread = TargetThread(self._nursery.options(target), printed, self._note)
+                memory, cells = new_cells(self._nursery.recorder_file())
+                os.close(memory)
+                undo.callback(cells.close)
+                thread = TargetThread(self._nursery.options(target), printed, cells, self._note)
                 undo.pop_all()
             interpreter = ThreadInterpreter(thread, printed, lambda: self._nursery.child(target, Restrictions()))
             try:
@@ -248,14 +254,6 @@ class TargetThreads:
 
 def _took_too_long(target: Target) -> TargetError:
     return import_failure(target.target, f"importing it takes more than {LOAD_TIMEOUT_S:.0f} s")
-
-
-def _own_cells() -> Cells:
-    memory = open_memory("fuzzfarm-cells")
-    try:
-        return Cells(memory)
-    finally:
-        os.close(memory)
 
 
 def _report(frame: FrameType) -> str:

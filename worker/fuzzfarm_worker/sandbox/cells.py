@@ -10,6 +10,7 @@ import mmap
 import os
 import tempfile
 from enum import IntEnum
+from pathlib import Path
 
 SIZE_BYTES = mmap.PAGESIZE
 """A mapping cannot be smaller than a page."""
@@ -40,15 +41,51 @@ def open_memory(name: str) -> int:
 class Cells:
     """The cells, mapped from an open descriptor, which may be closed afterwards."""
 
-    def __init__(self, descriptor: int) -> None:
-        """Map `descriptor`, growing it to one page where needed."""
+    def __init__(self, descriptor: int, file: Path | None = None) -> None:
+        """Map `descriptor`, growing it to one page where needed; `file` is ours to remove."""
         if os.fstat(descriptor).st_size < SIZE_BYTES:
             os.ftruncate(descriptor, SIZE_BYTES)
         self._map = mmap.mmap(descriptor, SIZE_BYTES)
+        self._file = file
         self.numbers = memoryview(self._map).cast("q")
         """The numbers by their :class:`Cell`."""
 
     def close(self) -> None:
-        """Unmap them."""
+        """Unmap them, and remove their file."""
         self.numbers.release()
         self._map.close()
+        if self._file is not None:
+            self._file.unlink(missing_ok=True)
+
+
+def new_cells(file: Path | None = None) -> tuple[int, Cells]:
+    """Return new cells and their descriptor, which is the caller's to close.
+
+    Args:
+        file: where they are kept, so that they outlive us; where that cannot be, and for None, only in memory.
+    """
+    descriptor, kept = _open_file(file), file
+    if descriptor is None:
+        descriptor, kept = open_memory("fuzzfarm-cells"), None
+    try:
+        return descriptor, Cells(descriptor, kept)
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def _open_file(file: Path | None) -> int | None:
+    """Return a descriptor of a new file with room for the cells: a store into a page without any kills the process."""
+    if file is None:
+        return None
+    try:
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except OSError:
+        return None
+    try:
+        os.posix_fallocate(descriptor, 0, SIZE_BYTES)
+    except (OSError, AttributeError):  # full; not on macOS
+        os.close(descriptor)
+        file.unlink(missing_ok=True)
+        return None
+    return descriptor

@@ -13,9 +13,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fuzzfarm_worker.processes.capture import Capture
-from fuzzfarm_worker.sandbox.cells import Cells, open_memory
+from fuzzfarm_worker.sandbox.cells import Cells, new_cells
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from fuzzfarm_worker.processes.pipes import Drain, Pipes
 
 OUTPUT_TAIL_BYTES = 16_384
@@ -87,15 +89,14 @@ class ForkedChild:
         self._closed = False
 
     @classmethod
-    async def prepare(cls, output: Pipes | int) -> tuple[ForkedChild, ChildEnds]:
+    async def prepare(cls, output: Pipes | int, cells_file: Path | None = None) -> tuple[ForkedChild, ChildEnds]:
         """Make a child's pipes, socket and cells; the caller sends the ends to a zygote, and closes them."""
         with contextlib.ExitStack() as undo:
             ours, theirs = socket.socketpair()
             undo.callback(ours.close)
             undo.callback(theirs.close)
-            memory = open_memory("fuzzfarm-cells")
+            memory, cells = new_cells(cells_file)
             undo.callback(os.close, memory)
-            cells = Cells(memory)
             undo.callback(cells.close)
             ours.setblocking(False)
             if isinstance(output, int):

@@ -23,6 +23,8 @@ from fuzzfarm_worker.sandbox.errors import ModuleRefusedError, ThreadsStartedErr
 from fuzzfarm_worker.sandbox.frames import MAX_ANSWER_BYTES, READ_BYTES, BrokenStreamError, FrameReader, framed
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from fuzzfarm_worker.processes.pipes import Pipes
 
 LOAD_TIMEOUT_S = 60.0
@@ -133,7 +135,13 @@ class ZygoteLink:
         return self._reading and not self.lost.done()
 
     async def fork(
-        self, output: Pipes | int, limits: Limits, options: dict[str, Any] | None = None, *, network: bool = True
+        self,
+        output: Pipes | int,
+        limits: Limits,
+        options: dict[str, Any] | None = None,
+        *,
+        network: bool = True,
+        cells_file: Path | None = None,
     ) -> ForkedChild:
         """Return a fresh child that is held to `limits`; the caller kills and closes it.
 
@@ -147,6 +155,7 @@ class ZygoteLink:
                 was prepared at the start.
             network: whether it keeps the network of the host; one that has to leave it and cannot ends with
                 `confinement.NO_NAMESPACE`.
+            cells_file: where its cells are kept while it lives, and should its worker die; None: only in memory.
 
         Raises:
             ZygoteLostError: when the zygote ends, cannot fork, or does not answer.
@@ -154,7 +163,7 @@ class ZygoteLink:
             ModuleRefusedError: when `prepare` raises something else, or ends its interpreter.
             ThreadsStartedError: when it starts threads.
         """
-        child, ends = await ForkedChild.prepare(output)
+        child, ends = await ForkedChild.prepare(output, cells_file)
         number = next(self._numbers)
         forked: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._forking[number] = (child, forked)

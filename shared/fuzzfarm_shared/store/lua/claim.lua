@@ -3,7 +3,7 @@
 -- Returns {} when the attempt is no longer the chunk's; {"refused"} when this worker refused it before and others have
 -- not (it is queued again for them); else {"ok", envelope, payload, a, b, units done, deaths, attempt, submit id, stop reason, now,
 -- first claim of the payload (ms), kind, last commit, lane, given up, order to cancel,
--- first claim of a shard of the batch (ms), what it encloses...}: results of shards for a merge, id and finding for
+-- first claim of a shard of the batch (ms), deaths of which no recorder told, and of which one did: first, last, how many (-1, -1, 0: none), what it encloses...}: results of shards for a merge, id and finding for
 -- an examination.
 local batch, chunk, token, worker, lease_ms = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
 local id = batch .. '/' .. chunk .. '@' .. token
@@ -32,11 +32,12 @@ if rec.l ~= LANES[1] then redis.call('HSETNX', meta, 'fuzzed', now) end
 keep(batch, part.PAYLOADS)
 keep_shared(LEASES, redis.call('HGET', meta, 'ttl'))
 touch(batch)
+local x = rec.x or {first = -1, last = -1, deaths = 0}
 local reply = {'ok', redis.call('HGET', payloads, rec.p), rec.p, rec.a, rec.b, rec.m, rec.d, rec.n,
   redis.call('HGET', meta, 'submit'), stop_reason(meta), now, tonumber(redis.call('HGET', payloads, 'd' .. rec.p)),
   rec.k or '', rec.q, rec.l,
   redis.call('HEXISTS', payloads, 'x' .. rec.p), redis.call('HGET', meta, 'order') or '',
-  tonumber(redis.call('HGET', meta, 'fuzzed') or now)}
+  tonumber(redis.call('HGET', meta, 'fuzzed') or now), rec.u, x.first, x.last, x.deaths}
 if rec.k == KIND.EXAMINATION then
   reply[#reply + 1], reply[#reply + 2] = rec.f, redis.call('HGET', payloads, 'f' .. rec.p .. ':' .. rec.f) or ''
 elseif rec.k == KIND.MERGE then

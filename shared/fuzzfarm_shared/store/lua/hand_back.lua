@@ -14,7 +14,11 @@ if not rec or rec.t ~= token or rec.s ~= 'l' then return 'fenced' end
 if mode == 'rest' then
   local k = tonumber(ARGV[7])
   if k >= rec.b then return 'ok' end
-  new_chunk(batch, {n = rec.n, p = rec.p, a = k, b = rec.b, m = ARGV[8], d = ARGV[12] == '1' and math.min(rec.d, CAREFUL_DEATHS) or 0, l = rec.l, r = rec.r}, bits)
+  local rest = {n = rec.n, p = rec.p, a = k, b = rec.b, m = ARGV[8], l = rec.l, r = rec.r}
+  if ARGV[12] == '1' then
+    rest.d, rest.u, rest.x = math.min(rec.d, CAREFUL_DEATHS), math.min(rec.u, CAREFUL_DEATHS), rec.x
+  end
+  new_chunk(batch, rest, bits)
   rec.b, rec.m = k, ARGV[6]
   save_chunk(batch, chunk, rec)
   return 'ok'

@@ -16,8 +16,9 @@
 -- reply. Keys are made from names in data, so the scripts need one server, not a cluster.
 --
 -- Record: s state ("w", "l", "d": done, with its last token and nothing else), t token, n attempt, p payload, a, b units [a, b), m units with an outcome (packed by the
--- client), e until when its lease was extended after an outage, q last commit, d deaths, l lane, w worker, r workers that refused it, k kind (a
--- `ChunkKind`, or nil), f id of the finding that it examines.
+-- client), e until when its lease was extended after an outage, q last commit, d deaths, u those of them of which no recorder told, o token of the
+-- worker that died last, x which examples ran when workers died ({first, last, deaths}) and y the token of the last of these workers, l lane,
+-- w worker, r workers that refused it, k kind (a `ChunkKind`, or nil), f id of the finding that it examines.
 
 local ns = KEYS[1]
 local QUEUE, LEASES, BATCHES, WORKERS = ns .. ':queue', ns .. ':leases', ns .. ':batches', ns .. ':workers'
@@ -121,7 +122,7 @@ end
 -- A chunk with a fresh record: `fields` overrides the defaults; `first` as for `enqueue`.
 local function new_chunk(batch, fields, bits, first)
   local chunk = redis.call('HINCRBY', key(batch, part.META), 'chunks', 1) - 1
-  local rec = {n = 1, m = '', q = 0, d = 0}
+  local rec = {n = 1, m = '', q = 0, d = 0, u = 0}
   for name, value in pairs(fields) do rec[name] = value end
   enqueue(batch, tostring(chunk), rec, bits, first)
   return chunk

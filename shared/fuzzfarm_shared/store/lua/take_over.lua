@@ -43,7 +43,8 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', LEASES, '-inf', now, 'LIMIT', 0,
   local rec = load_chunk(batch, chunk)
   redis.call('ZREM', LEASES, id)
   if rec and rec.t == token and rec.s == 'l' then
-    rec.n, rec.d, rec.q = rec.n + 1, rec.d + 1, 0
+    rec.n, rec.d, rec.q, rec.o = rec.n + 1, rec.d + 1, 0, token
+    if rec.y ~= token then rec.u = rec.u + 1 end
     enqueue(batch, chunk, rec, bits())
     freed = freed + 1
   end

@@ -1,0 +1,145 @@
+"""Examples of a shard of which one may have killed workers: which run one by one, and which one is blamed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import pytest
+from bench import Bench, HeldStore, bench
+
+from fuzzfarm import FuzzOperation
+from fuzzfarm_shared.keys import AttemptId
+from fuzzfarm_shared.outcomes import ErrorKind, Finding
+from fuzzfarm_shared.settings import WorkerHostSettings
+from fuzzfarm_shared.store import Claim, Commit, CommitReply
+from fuzzfarm_worker.chunks import Attempt, work_of
+from fuzzfarm_worker.fuzzing import FuzzChildren, ShardProgress
+
+
+class NotingStore(HeldStore):
+    """Notes how many examples each commit records."""
+
+    examples: list[int]
+
+    async def commit(self, attempt: AttemptId, commit: Commit) -> CommitReply:
+        if commit.examples:
+            self.__dict__.setdefault("examples", []).append(commit.examples)
+        return await super().commit(attempt, commit)
+
+
+class WatchedChildren(FuzzChildren):
+    """Notes how many single examples run at the same time."""
+
+    running = 0
+    most = 0
+
+    async def run_shard(
+        self, operation: FuzzOperation, start: int, stop: int, **options: Any
+    ) -> AsyncGenerator[ShardProgress, None]:
+        alone = stop == start + 1
+        self.running += alone
+        self.most = max(self.most, self.running)
+        async for progress in super().run_shard(operation, start, stop, **options):
+            yield progress
+        self.running -= alone
+
+
+def fuzz(examples: int = 300) -> FuzzOperation:
+    return FuzzOperation(key="f", target="farm_targets:fuzz_nothing", examples=examples)
+
+
+@pytest.fixture
+def slow_commits(host_settings: WorkerHostSettings) -> WorkerHostSettings:
+    """Settings of a worker that commits only what it has to."""
+    return host_settings.model_copy(update={"commit_every_s": 600.0, "max_children": 2})
+
+
+async def findings(at: Bench) -> list[Finding]:
+    await at.run_all()
+    result = (await at.batch.wait(30.0)).results["f"]
+    assert result.examples == 300
+    return list(result.findings)
+
+
+DEATHS = {
+    "what a recorder told": ([range(100, 105)], [100, *[1] * 5, 195]),
+    "what both recorders told": ([range(90, 105), range(100, 103)], [100, *[1] * 3, 197]),
+    "what the last recorder told": ([range(100, 105), range(10, 12)], [10, *[1] * 2, 288]),
+    "all, where no recorder told": ([None, None], [1] * 300),
+    "nothing, where one did not": ([None], [300]),
+    "what was told, where another did not": ([None, range(295, 400)], [295, *[1] * 5]),
+}
+
+
+@pytest.mark.parametrize(("deaths", "commits"), DEATHS.values(), ids=DEATHS)
+def test_what_may_have_killed_workers_runs_one_by_one_and_the_rest_does_not(
+    slow_commits: WorkerHostSettings, deaths: list[range | None], commits: list[int]
+) -> None:
+    async def scenario() -> None:
+        async with bench(slow_commits, NotingStore, [fuzz()]) as (at, store):
+            for ran in deaths:
+                await at.die(1, ran)
+            assert await findings(at) == []
+            assert store.examples == commits
+
+    asyncio.run(scenario())
+
+
+KILLERS = {
+    "two recorders told": [range(90, 105), range(102, 103)],
+    "recorders told of three deaths": [range(90, 105), range(102, 105), range(102, 103)],
+    "two recorders told, and one did not": [None, range(102, 103), range(102, 103)],
+}
+
+
+@pytest.mark.parametrize("deaths", KILLERS.values(), ids=KILLERS)
+def test_the_one_example_that_ran_whenever_workers_died_is_a_finding_and_does_not_run(
+    slow_commits: WorkerHostSettings, deaths: list[range | None]
+) -> None:
+    async def scenario() -> None:
+        async with bench(slow_commits, NotingStore, [fuzz()]) as (at, store):
+            for ran in deaths:
+                await at.die(1, ran)
+            [finding] = await findings(at)
+            times = sum(ran is not None for ran in deaths)
+            assert (finding.kind, finding.message) == (
+                ErrorKind.WORKER_LOST,
+                f"{times} workers died while they ran this example",
+            )
+            assert store.examples[:2] == [102, 1]
+            assert sum(store.examples) == 300
+
+    asyncio.run(scenario())
+
+
+def test_an_example_that_ran_at_one_death_only_is_not_blamed(slow_commits: WorkerHostSettings) -> None:
+    async def scenario() -> None:
+        async with bench(slow_commits, NotingStore, [fuzz()]) as (at, _):
+            for ran in (range(102, 103), range(104, 105), range(102, 103)):
+                await at.die(1, ran)
+            assert await findings(at) == []
+
+    asyncio.run(scenario())
+
+
+def test_suspects_of_two_operations_never_run_at_the_same_time_on_one_worker(slow_commits: WorkerHostSettings) -> None:
+    """Seen to fail without `station.suspect` (chunks/shards.py): a death would be blamed on both of them."""
+
+    async def scenario() -> None:
+        operations = [fuzz().model_copy(update={"key": key}) for key in "ab"]
+        async with bench(slow_commits, NotingStore, [*operations]) as (at, _):
+            station = at.host.station
+            for _ in operations:
+                await at.die(1, range(20))  # the first that waits; it then waits behind the other
+            async with WatchedChildren(station.tools.processes, 2) as children:
+                station.children = children
+                claims = [await at.host.store.claim(AttemptId.parse(name)) for name in await at.waiting()]
+                attempts = [Attempt(at.host.station, claim, work_of) for claim in claims if isinstance(claim, Claim)]
+                assert [attempt.claim.suspects is not None for attempt in attempts] == [True, True]
+                await asyncio.gather(*(attempt.run() for attempt in attempts))
+                assert children.most == 1
+            await at.run_all()
+
+    asyncio.run(scenario())
