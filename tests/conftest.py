@@ -102,9 +102,10 @@ StartWorker = Callable[..., "subprocess.Popen[bytes]"]
 
 
 @pytest.fixture
-def start_worker(server_url: str, namespace: str) -> Iterator[StartWorker]:
+def start_worker(server_url: str, namespace: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartWorker]:
     """Start worker processes with `start_worker(max_concurrency=5, ...)`; they end with the test."""
     processes: list[subprocess.Popen[bytes]] = []
+    recordings = tmp_path_factory.mktemp("recordings")  # of those that are killed nobody removes theirs
 
     def start(*command: str, **settings: Any) -> subprocess.Popen[bytes]:
         variables = {f"FUZZFARM_{name.upper()}": str(value) for name, value in settings.items()}
@@ -114,6 +115,7 @@ def start_worker(server_url: str, namespace: str) -> Iterator[StartWorker]:
                 **os.environ,
                 "FUZZFARM_REDIS_URL": server_url,
                 "FUZZFARM_NAMESPACE": namespace,
+                "FUZZFARM_RECORDINGS": str(recordings),
                 "PYTHONPATH": str(SUPPORT),
                 **variables,
             },
