@@ -175,13 +175,19 @@ class WorkerHost:
 
     async def _report_and_take_over(self) -> None:
         self.intake.press(self._pressure.look())
-        for dead in self._recordings.of_the_dead():  # before their chunks are taken over
-            await self._tell_what_ran(dead)
+        await self._tell_of_the_dead()  # before their chunks are taken over
         found = await self.store.take_over(self._report(), HEARTBEAT_TTL_S)
         if found.freed or found.woken:
             log.warning("chunks of dead workers run again", freed=found.freed, woken=found.woken)
         for batch in found.due:
             self._reaper.add(batch)
+
+    async def _tell_of_the_dead(self) -> None:
+        try:
+            for dead in self._recordings.of_the_dead():
+                await self._tell_what_ran(dead)
+        except OSError as exc:
+            log.warning("recorders of dead workers cannot be read", reason=str(exc))
 
     async def _tell_what_ran(self, dead: Dead) -> None:
         """Tell the farm what the recorders of a dead worker say, and remove them."""

@@ -5,20 +5,20 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from fuzzfarm.batch import Batch
 from fuzzfarm.cli import finding_files
-from fuzzfarm.cli.finding_views import finding_title
+from fuzzfarm.cli.finding_views import finding_line, finding_title
 from fuzzfarm.cli.following import Follower
 from fuzzfarm.cli.fuzz_process import MODULE_PATH, module_path
 from fuzzfarm.cli.harvest import Ending, Harvest, Reason, keep, summarize
 from fuzzfarm.cli.meter import meter_for
-from fuzzfarm.cli.options import chosen_farm, farm_is_given
+from fuzzfarm.cli.options import chosen_farm, farm_is_given, in_background
 from fuzzfarm.cli.output import Output
-from fuzzfarm.cli.targets import Targets, find_targets
+from fuzzfarm.cli.targets import Targets, find_targets, is_target
 from fuzzfarm.cli.views import count
 from fuzzfarm.farm import Farm
 from fuzzfarm.fuzz_status import FuzzStatus
@@ -83,6 +83,7 @@ class Campaign:
         self._operations = make_operations(plan, list(targets.roots))
         self._harvest = Harvest()
         self._known: set[str] = set()
+        self._named: set[str] = set()
         self._wanted: str | None = None
         self._found_at = 0.0
 
@@ -120,9 +121,18 @@ class Campaign:
         return saved | {finding.id for finding in kept}
 
     def _judge(self, fuzz: FuzzStatus) -> None:
+        """Name what was found since the last time, and end the run if it is to end with that."""
+        for finding in fuzz.total.findings:
+            if finding.id not in self._named and not self._plan.until_finding:
+                self._output.note(f"found {finding_line(finding)}")
+            self._named.add(finding.id)
+        if self._plan.until_finding:
+            self._end_if_wanted(fuzz)
+
+    def _end_if_wanted(self, fuzz: FuzzStatus) -> None:
         """End the run with the first finding that was not known and fails again, when it is as small as it gets."""
         new = [finding for finding in fuzz.total.findings if finding.id not in self._known]
-        if not self._plan.until_finding or not new:
+        if not new:
             return
         wanted = next((finding for finding in new if finding.id == self._wanted), new[0])
         if wanted.id != self._wanted:
@@ -170,17 +180,30 @@ async def fuzz(plan: Plan, output: Output) -> Ending:
         FarmUnreachableError: when the farm does not answer.
     """
     [checked, *_] = make_operations(plan, ["checked:first"])  # a bad option is an error before anything is started
-    supplied = plan.strategy is not None or plan.inputs is not None
-    targets = Targets({checked.target: None}) if plan.command else await find_targets(plan.names, supplied=supplied)
-    if targets.skipped:
-        output.note(f"skipped {count(len(targets.skipped), 'other')}, which are listed at the end")
-    if not farm_is_given(plan.redis):
-        os.environ[MODULE_PATH] = module_path(filter(None, targets.roots.values()))  # for the workers that we start
-    async with chosen_farm(plan.redis, plan.workers) as farm:
-        ending = await Campaign(farm, plan, targets, output).run()
+    async with in_background(_targets_of(plan, checked.target)) as looking:
+        if not farm_is_given(plan.redis):
+            os.environ[MODULE_PATH] = module_path(await _roots(plan, looking))  # for the workers that we start
+        async with chosen_farm(plan.redis, plan.workers) as farm:
+            targets = await looking
+            if targets.skipped:
+                output.note(f"skipped {count(len(targets.skipped), 'other')}, which are listed at the end")
+            ending = await Campaign(farm, plan, targets, output).run()
     keep(ending)
     summarize(ending, output)
     return ending
+
+
+async def _targets_of(plan: Plan, command: str) -> Targets:
+    if plan.command:
+        return Targets({command: None})
+    return await find_targets(plan.names, supplied=plan.strategy is not None or plan.inputs is not None)
+
+
+async def _roots(plan: Plan, looking: Awaitable[Targets]) -> list[str]:
+    """Return the folders that targets are imported from; names that say their module have none, and need no wait."""
+    if plan.command or all(map(is_target, plan.names)):
+        return []
+    return [root for root in (await looking).roots.values() if root is not None]
 
 
 def make_operations(plan: Plan, targets: Sequence[str]) -> list[FuzzOperation]:

@@ -45,6 +45,11 @@ def finding_title(finding: Finding) -> str:
     return f"{name.removeprefix('builtins.')}{marked} in {finding.target}"
 
 
+def finding_line(finding: Finding) -> str:
+    """Return what failed and where, in one line of a table."""
+    return shortened(finding_title(finding) + (f", {finding.location}" if finding.location else ""), TABLE_CHARS)
+
+
 def finding_block(finding: Finding, *, saved: bool = True) -> str:
     """Return what is known of a finding in a few lines; `saved`: it can be replayed by its id from here."""
     lines = [f"message   {shortened(finding.message, MESSAGE_CHARS)}"] if finding.message else []
@@ -97,7 +102,7 @@ def finding_table(findings: Sequence[Finding], now: float) -> str:
             f"{finding.count:,}",
             f"{age(finding.last_seen, now)} ago",
             fails_text(finding),
-            shortened(finding_title(finding) + (f", {finding.location}" if finding.location else ""), TABLE_CHARS),
+            finding_line(finding),
         ]
         for finding in findings
     ]

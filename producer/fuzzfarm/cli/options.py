@@ -7,14 +7,17 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Coroutine
-from typing import Annotated, Any, NoReturn
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from typing import Annotated, Any, NoReturn, TypeVar
 
 import typer
 
 from fuzzfarm.cli.failures import ExitCode, UsageError
 from fuzzfarm.farm import Farm
 from fuzzfarm_shared.schedule import Priority
+
+T = TypeVar("T")
 
 URL_VARIABLE = "FUZZFARM_REDIS_URL"
 
@@ -61,6 +64,17 @@ def chosen_farm(redis: str | None, workers: int | None = None, **worker_settings
     if workers is not None:
         raise UsageError("--workers starts workers on this host, and a farm was given: start them there instead")
     return Farm.connect(redis)
+
+
+@asynccontextmanager
+async def in_background(work: Coroutine[Any, Any, T]) -> AsyncIterator[asyncio.Task[T]]:
+    """Have `work` go on while the context is open, for whoever awaits the task; then cancel what is left of it."""
+    task = asyncio.create_task(work)
+    try:
+        yield task
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
 
 
 def usable_cores() -> int:

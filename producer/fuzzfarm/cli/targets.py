@@ -32,7 +32,7 @@ async def find_targets(names: Sequence[str], *, supplied: bool) -> Targets:
     Raises:
         UsageError: when there are none; the message says why.
     """
-    if supplied and all(_is_target(name) for name in names):
+    if supplied and all(is_target(name) for name in names):
         return Targets(dict.fromkeys(names))
     lines = await collect(names, supplied=supplied)
     roots = {line["target"]: line["root"] for line in lines if "target" in line}
@@ -43,6 +43,7 @@ async def find_targets(names: Sequence[str], *, supplied: bool) -> Targets:
     return Targets(roots, skipped)
 
 
-def _is_target(name: str) -> bool:
+def is_target(name: str) -> bool:
+    """Whether a name is that of a target, and not of a module, file or folder."""
     module = name.partition(":")[0]
     return module != name and "/" not in module and not module.endswith(".py")

@@ -201,10 +201,12 @@ def test_what_was_skipped_is_listed_at_the_end_with_its_reason(cli):
 @pytest.mark.parametrize("budget", [("--examples", "100000000"), ("--forever",)])
 def test_ctrl_c_shows_and_saves_what_was_found_and_stops_everything(cli, budget):
     with cli.start("fuzz", *budget, "--workers", "1", "cli_targets:fuzz_small_numbers") as process:
-        line = next(line for line in process.stderr if "1 finding," in line)
-        assert line
+        notes = [next(line for line in process.stderr if line.startswith("found "))]
+        notes += [next(line for line in process.stderr if "1 finding," in line)]
         process.send_signal(signal.SIGINT)
-        out, _ = process.communicate(timeout=30)
+        out, rest = process.communicate(timeout=30)
+    assert notes[0].startswith("found AssertionError in cli_targets:fuzz_small_numbers, cli_targets.py:")
+    assert "found " not in rest  # it was named once
     assert process.returncode == 1
     assert "AssertionError in cli_targets:fuzz_small_numbers" in out
     assert len(list((cli.folder / ".fuzzfarm" / "findings").glob("*.json"))) == 1

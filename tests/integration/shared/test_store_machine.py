@@ -211,8 +211,9 @@ class StoreMachine(RuleBasedStateMachine):
             self.tell_of(chunk, times)
 
     def tell_of(self, chunk: Held, times: int) -> None:
+        has_ended = self.run(self.store.status()).done  # what is held of it has no record any more
         for _ in range(times):
-            assert self.run(chunk.store.suspect(chunk.claim.id, chunk.claim.start, chunk.stop))
+            assert self.run(chunk.store.suspect(chunk.claim.id, chunk.claim.start, chunk.stop)) != has_ended
 
     async def end_lease(self, chunk: Held) -> None:
         name, attempt = self.settings.keys.leases, str(chunk.claim.id)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import AsyncGenerator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -119,6 +121,37 @@ def test_an_example_that_ran_at_one_death_only_is_not_blamed(slow_commits: Worke
         async with bench(slow_commits, NotingStore, [fuzz()]) as (at, _):
             for ran in (range(102, 103), range(104, 105), range(102, 103)):
                 await at.die(1, ran)
+            assert await findings(at) == []
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("deaths", [[range(102, 103), range(102, 103), None], [None] * 4], ids=["recorded", "not"])
+def test_an_example_is_not_even_generated_when_a_worker_died_of_its_blame(
+    slow_commits: WorkerHostSettings, deaths: list[range | None]
+) -> None:
+    async def scenario() -> None:
+        async with bench(slow_commits, NotingStore, [fuzz()]) as (at, _):
+            for ran in deaths:
+                await at.die(1, ran)
+            [finding] = await findings(at)
+            assert (finding.kind, finding.example) == (
+                ErrorKind.WORKER_LOST,
+                "fuzz_nothing(...)  # generating it ends the interpreter",
+            )
+            assert finding.index == (0 if deaths[0] is None else 102)
+
+    asyncio.run(scenario())
+
+
+def test_a_worker_that_cannot_read_recordings_works_on(slow_commits: WorkerHostSettings, tmp_path: Path) -> None:
+    """Seen to fail where `OSError` ends the heartbeat (host.py)."""
+    root = tmp_path / "recordings"
+
+    async def scenario() -> None:
+        async with bench(slow_commits.model_copy(update={"recordings": root}), NotingStore, [fuzz()]) as (at, _):
+            shutil.rmtree(root)
+            await at.host._report_and_take_over()
             assert await findings(at) == []
 
     asyncio.run(scenario())

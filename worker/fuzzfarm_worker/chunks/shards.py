@@ -99,7 +99,7 @@ class ShardWork:
         if attempt.claim.unrecorded >= ONE_BY_ONE_DEATHS and suspects.stop < attempt.stop:
             await attempt.hand_back_from(suspects.stop, suspected=False)
         await self._run_turns(suspects.start, ends_at)
-        if self._next in suspects:
+        if self._next in range(suspects.start, min(suspects.stop, attempt.stop)) and not attempt.stopping:
             await self._run_one_by_one(suspects, ends_at)
             await self._run_turns(attempt.stop, ends_at)
 
@@ -118,7 +118,10 @@ class ShardWork:
         attempt = self._attempt
         await self.leave()
         if deaths := self._deaths_of_next():
-            blamed = await attempt.station.children.blame(self._operation, self._next, deaths)
+            # A death that this does not explain may have come from generating it, for such a finding.
+            explained = attempt.claim.unrecorded in {0, MOST_DEATHS}
+            children = attempt.station.children
+            blamed = await children.blame(self._operation, self._next, deaths, generate=explained)
             self._pending.append(replace(nothing(self._operation.seed), examples=1, findings=[blamed]))
             self._next += 1
             await self._commit(self._next)

@@ -36,7 +36,7 @@ class Station:
         operations_done: outcomes recorded since the worker started.
         told: findings that this worker has told, by batch, payload and id.
         change_s: seconds that it took lately to have a child of another target.
-        suspect: held while an example runs that may kill this worker: its death is then not blamed on another one.
+        suspect: held while an example runs that may kill this worker: no other suspect is blamed then.
     """
 
     name: str

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import platform
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from importlib.metadata import version
 from types import TracebackType
-from typing import Self
+from typing import Any, NamedTuple, Self
 
 from fuzzfarm_shared.operations import FuzzOperation
 from fuzzfarm_shared.outcomes import ErrorKind, Finding
@@ -123,13 +125,21 @@ class FuzzChildren:
                 self._busy -= 1
                 drive.abandon()
 
-    async def blame(self, operation: FuzzOperation, index: int, deaths: int) -> Finding:
-        """Return the finding of an example with which so many workers died; it is generated, and not run.
+    async def blame(self, operation: FuzzOperation, index: int, deaths: int, *, generate: bool = True) -> Finding:
+        """Return the finding of an example with which so many workers died; it is not run.
+
+        Args:
+            operation: what was fuzzed.
+            index: the example.
+            deaths: how many workers died.
+            generate: whether to generate it, so that the finding says what it is; False where that may kill.
 
         Raises:
             TargetError: when the target cannot be fuzzed.
             RuntimeError: when there is no child to generate it.
         """
+        if not generate:
+            return _blamed(operation, index, deaths, None, Versions(platform.python_version(), version("hypothesis")))
         async with self._slots:
             child = await self.ready(operation)
             try:
@@ -141,9 +151,7 @@ class FuzzChildren:
                 self.retire(child)
             else:
                 self.keep(child, operation)
-            failure = death_failure(operation.target, Death(index, False, -9, [], ""), 0.0, described)
-            failure |= {"kind": ErrorKind.WORKER_LOST, "message": f"{deaths} workers died while they ran this example"}
-            return Shard(operation, index, index + 1, None).finding(failure, child, 1)
+            return _blamed(operation, index, deaths, described, child)
 
     async def ready(self, operation: FuzzOperation) -> Interpreter:
         """Return a warm child that has the operation's target, or a fresh one.
@@ -196,6 +204,21 @@ class FuzzChildren:
         """Have `aclose` wait for a task."""
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)
+
+
+class Versions(NamedTuple):
+    """Of what ran an example, where no child is there to tell."""
+
+    python: str
+    hypothesis: str
+
+
+def _blamed(
+    operation: FuzzOperation, index: int, deaths: int, described: dict[str, Any] | None, ran: Versions | Interpreter
+) -> Finding:
+    failure = death_failure(operation.target, Death(index, False, -9, [], ""), 0.0, described)
+    failure |= {"kind": ErrorKind.WORKER_LOST, "message": f"{deaths} workers died while they ran this example"}
+    return Shard(operation, index, index + 1, None).finding(failure, ran, 1)
 
 
 def _key(operation: FuzzOperation) -> Key:

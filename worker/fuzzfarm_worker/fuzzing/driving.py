@@ -149,6 +149,7 @@ class Drive:
     def abandon(self) -> None:
         """Kill what still runs; nothing of the shard runs after this."""
         if self._child is not None:
+            self._child.recorder.end()
             self._supply.retire(self._child)
             self._child = None
         if self._starting is not None:

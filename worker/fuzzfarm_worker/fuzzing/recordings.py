@@ -14,11 +14,13 @@ import fcntl
 import hashlib
 import itertools
 import os
+import re
 import secrets
 import shutil
 import stat
 import tempfile
 import time
+import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +33,10 @@ from fuzzfarm_worker.fuzzing.recorder import Recording
 LOCK = "lock"
 
 STALE_AFTER_S = 86_400.0
-"""Recordings of dead workers of other farms, which nobody will read, are removed after this."""
+"""What nobody will read, of dead workers of other farms or made in part, is removed after this."""
+
+_NAME = re.compile(r"\.?[0-9a-f]{12}-[0-9a-f]{12}")
+"""Of our folders; nothing else in the root is touched."""
 
 log = get_logger(__name__)
 
@@ -48,7 +53,8 @@ class Dead:
 
     def recordings(self) -> list[Recording]:
         """Return what its recorders tell of the runs that it had not ended."""
-        told = (Recording.of(file.read_bytes()) for file in self.folder.iterdir() if file.name != LOCK)
+        files = (file for file in self.folder.iterdir() if file.name != LOCK and file.is_file())
+        told = (Recording.of(file.read_bytes()) for file in files)
         return [recording for recording in told if recording is not None]
 
     def forget(self) -> None:
@@ -69,6 +75,8 @@ class Recordings:
         self._folder: Path | None = None
         self._lock = -1
         self._numbers = itertools.count()
+        own = weakref.ref(self)
+        os.register_at_fork(after_in_child=lambda: _leave_to_parent(own()))
 
     def __enter__(self) -> Self:
         """Make the folder of this worker."""
@@ -85,7 +93,13 @@ class Recordings:
         folder, self._folder = self._folder, None
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
-            os.close(self._lock)
+            self.release()
+
+    def release(self) -> None:
+        """Hold the lock no longer."""
+        lock, self._lock = self._lock, -1
+        if lock >= 0:
+            os.close(lock)
 
     def _open(self) -> None:
         self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -112,35 +126,62 @@ class Recordings:
         """Yield what dead workers of this farm have left, each to one caller on the whole host at a time.
 
         What is not forgotten comes again the next time.
+
+        Raises:
+            OSError: when the root cannot be read.
         """
         if self._folder is None:
             return
         for folder in self._root.iterdir():
-            if folder == self._folder:
+            if folder == self._folder or not _NAME.fullmatch(folder.name):
                 continue
             with _locked(folder) as is_ours:
                 if is_ours and folder.name.startswith(f"{self._farm}-"):
                     yield Dead(folder)
-                elif is_ours and time.time() - folder.stat().st_mtime > STALE_AFTER_S:
+                elif is_ours is not False and _is_stale(folder):
                     Dead(folder).forget()
 
 
 @contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[bool]:
-    """Hold the lock of a folder; gives False while somebody else holds it, or where there is none."""
+def _locked(folder: Path) -> Iterator[bool | None]:
+    """Hold the lock of a folder; gives False while somebody else holds it, None where there is none (any more)."""
+    if folder.name.startswith("."):  # being made: its maker must get the lock at once
+        yield None
+        return
     try:
         lock = os.open(folder / LOCK, os.O_RDWR | os.O_CLOEXEC)
-    except OSError:  # just removed
-        yield False
+    except OSError:
+        yield None
         return
+    try:
+        yield _is_got(lock, folder)
+    finally:
+        os.close(lock)
+
+
+def _is_got(lock: int, folder: Path) -> bool | None:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        yield False
-    else:
-        yield True
-    finally:
-        os.close(lock)
+        return False
+    try:
+        there = (folder / LOCK).stat()
+    except OSError:  # removed between opening and locking it
+        return None
+    return os.path.samestat(os.fstat(lock), there) or None
+
+
+def _is_stale(folder: Path) -> bool:
+    try:
+        return time.time() - folder.stat().st_mtime > STALE_AFTER_S
+    except OSError:
+        return False
+
+
+def _leave_to_parent(recordings: Recordings | None) -> None:
+    """Let go of the lock in a fork, which would keep it when the worker is dead."""
+    if recordings is not None:
+        recordings.release()
 
 
 def _default_root() -> Path:

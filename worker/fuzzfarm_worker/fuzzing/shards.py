@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
-from typing import Any
+from typing import Any, Protocol
 
 from fuzzfarm_shared.merging import combine
 from fuzzfarm_shared.operations import FuzzOperation
@@ -28,6 +28,20 @@ IDLE_TIMEOUT_S = 10.0
 """Longest time that a child may run no example during a run: it only sends messages then."""
 
 NS = 1_000_000_000
+
+
+class Ran(Protocol):
+    """What ran an example, with the versions of its Python and its Hypothesis."""
+
+    @property
+    def python(self) -> str:
+        """That of its Python."""
+        ...
+
+    @property
+    def hypothesis(self) -> str:
+        """That of its Hypothesis."""
+        ...
 
 
 class State(Enum):
@@ -205,7 +219,7 @@ class Shard:
             self._skip.append(mark)
         self._add(self.finding(failure, child, 1))
 
-    def finding(self, failure: dict[str, Any], child: Interpreter, count: int) -> Finding:
+    def finding(self, failure: dict[str, Any], child: Ran, count: int) -> Finding:
         """Return a failure that a child told as a finding."""
         now = self.clock()
         operation = self.operation

@@ -159,7 +159,9 @@ class TargetThread:
 
     def close(self) -> None:
         """Unmap the cells; of a thread that was given up they go with it, because it may still write to them."""
-        if not self._given_up:
+        if self._given_up:
+            self.cells.remove_file()
+        else:
             self.cells.close()
 
 

@@ -54,6 +54,10 @@ class Cells:
         """Unmap them, and remove their file."""
         self.numbers.release()
         self._map.close()
+        self.remove_file()
+
+    def remove_file(self) -> None:
+        """Remove their file, if they have one; they stay mapped."""
         if self._file is not None:
             self._file.unlink(missing_ok=True)
 

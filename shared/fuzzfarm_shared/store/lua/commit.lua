@@ -52,7 +52,7 @@ if final then
 else
   rec.q, rec.m = number, ARGV[11]
   -- What got on is not what killed workers before; the next one is tried as carefully.
-  if units > 0 then rec.d = math.min(rec.d, CAREFUL_DEATHS) end
+  if units > 0 then rec.d, rec.u = math.min(rec.d, CAREFUL_DEATHS), math.min(rec.u, CAREFUL_DEATHS) end
   save_chunk(batch, chunk, rec)
 end
 

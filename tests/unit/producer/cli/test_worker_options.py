@@ -23,6 +23,7 @@ WITHOUT_OPTION = {
     "connect_timeout_s",
     "commit_every_s",
     "share_after_s",
+    "recordings",  # all workers of a host must agree
 }
 
 

@@ -20,7 +20,7 @@ from fuzzfarm_worker.fuzzing import FuzzChildren
 from fuzzfarm_worker.fuzzing.interpreter import Interpreter
 from fuzzfarm_worker.fuzzing.nursery import Nursery, Target
 from fuzzfarm_worker.fuzzing.recorder import Cell, Recorder, Recording
-from fuzzfarm_worker.fuzzing.recordings import STALE_AFTER_S, Dead, Recordings
+from fuzzfarm_worker.fuzzing.recordings import LOCK, STALE_AFTER_S, Dead, Recordings
 from fuzzfarm_worker.fuzzing.restrictions import Restrictions
 from fuzzfarm_worker.processes import ProcessManager
 from fuzzfarm_worker.sandbox.cells import SIZE_BYTES, Cells, new_cells
@@ -138,6 +138,48 @@ def test_what_was_left_in_another_farm_is_its_own_until_it_is_old(tmp_path: Path
         os.utime(left, (long_ago, long_ago))
         assert list(recordings.of_the_dead()) == []
         assert not left.exists()
+
+
+def test_nothing_else_in_the_root_is_touched(tmp_path: Path) -> None:
+    others = tmp_path / "mail"
+    others.mkdir()
+    (others / LOCK).touch()
+    long_ago = time.time() - STALE_AFTER_S - 1
+    os.utime(others, (long_ago, long_ago))
+    with Recordings("farm", tmp_path) as recordings:
+        assert list(recordings.of_the_dead()) == []
+    assert (others / LOCK).exists()
+
+
+@pytest.mark.parametrize("name", [".0123456789ab-0123456789ab", "0123456789ab-0123456789ab"])
+def test_what_was_made_or_removed_in_part_is_removed_when_it_is_old(tmp_path: Path, name: str) -> None:
+    left = tmp_path / name
+    left.mkdir()
+    with Recordings("farm", tmp_path) as recordings:
+        assert list(recordings.of_the_dead()) == []
+        assert left.exists()
+        long_ago = time.time() - STALE_AFTER_S - 1
+        os.utime(left, (long_ago, long_ago))
+        assert list(recordings.of_the_dead()) == []
+        assert not left.exists()
+
+
+def test_a_fork_that_outlives_its_worker_does_not_make_it_look_alive(tmp_path: Path) -> None:
+    """Seen to fail without `register_at_fork`."""
+    code = f"import os\n{DYING}".replace(
+        '    print("ready", flush=True)\n',
+        '    if not os.fork():\n        print("ready", flush=True)\n        sys.stdin.read()\n        os._exit(0)\n',
+    )
+    worker = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path), "farm"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert worker.stdout is not None
+    assert worker.stdout.readline() == "ready\n"
+    worker.kill()
+    worker.wait()
+    with Recordings("farm", tmp_path) as recordings:
+        assert len(list(recordings.of_the_dead())) == 1
+    worker.communicate()  # the fork ends with its input
 
 
 @pytest.mark.parametrize("what", ["no folder", "somebody else's"])
