@@ -55,7 +55,8 @@ class Bench:
             assert isinstance(claim, Claim)
             if ran is not None:
                 assert await dying.suspect(claim.id, ran.start, ran.stop - 1)
-            while not await self.waiting():
+            chunk = f"{claim.id.batch}/{claim.id.chunk}@"
+            while not any(name.startswith(chunk) for name in await self.waiting()):
                 await dying.take_over(b"", 1.0)
 
     async def error(self) -> OperationError:
