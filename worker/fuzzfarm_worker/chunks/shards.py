@@ -13,6 +13,7 @@ from fuzzfarm_shared.log import get_logger
 from fuzzfarm_shared.merging import merge
 from fuzzfarm_shared.operations import FuzzOperation
 from fuzzfarm_shared.outcomes import ErrorKind, FuzzResult, OperationError
+from fuzzfarm_shared.store import Suspects
 from fuzzfarm_worker.chunks.admission import admitted
 from fuzzfarm_worker.chunks.attempt import MOST_DEATHS, ONE_BY_ONE_DEATHS, Attempt
 from fuzzfarm_worker.chunks.results import commit_result, nothing, sealed
@@ -139,9 +140,10 @@ class ShardWork:
         claim = self._attempt.claim
         if claim.unrecorded >= MOST_DEATHS:
             return claim.unrecorded
-        known = claim.suspects
-        alone = known is not None and known.first == known.last == self._next
-        return known.deaths if known is not None and alone and known.deaths >= RECORDED_DEATHS else 0
+        match claim.suspects:
+            case Suspects(first, last, deaths) if first == last == self._next and deaths >= RECORDED_DEATHS:
+                return deaths
+        return 0
 
     def _examples(
         self, stop: int, deadline_s: float | None = None, over: Callable[[], bool] = lambda: False
