@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 import subprocess
@@ -203,6 +204,32 @@ def test_cells_that_no_file_can_hold_are_in_memory(tmp_path: Path) -> None:
     assert Cells(memory).numbers[0] == 7
     cells.close()
     os.close(memory)
+
+
+def test_cells_for_which_a_full_file_system_has_no_room_are_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen to fail where the file is used all the same: a store into it would kill the worker."""
+
+    def full(*_: int) -> None:
+        raise OSError(errno.ENOSPC, "no space left")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    memory, cells = new_cells(tmp_path / "cells")
+    cells.numbers[0] = 7
+    assert Cells(memory).numbers[0] == 7
+    assert list(tmp_path.iterdir()) == []
+    cells.close()
+    os.close(memory)
+
+
+def test_cells_that_are_still_written_to_lose_their_file_and_stay(tmp_path: Path) -> None:
+    memory, cells = new_cells(tmp_path / "cells")
+    os.close(memory)
+    cells.remove_file()
+    assert list(tmp_path.iterdir()) == []
+    cells.numbers[0] = 7
+    cells.close()
 
 
 def test_a_child_has_its_recorder_in_a_file_for_as_long_as_it_is_there(tmp_path: Path) -> None:
