@@ -39,6 +39,19 @@ class ChunkKind(StrEnum):
     """The results of all shards of a fuzz operation become its outcome."""
 
 
+class ShardPhase(StrEnum):
+    """What a shard does that is tried again after its worker has died."""
+
+    WAITING = "waiting"
+    """Nothing: another suspect runs."""
+
+    LOADING = "loading"
+    """Its target is loaded into a child."""
+
+    RUNNING = "running"
+    """Its examples run, or may run."""
+
+
 class Part(StrEnum):
     """The keys of one batch, by the suffix of their name; no batch key has a `#`, so no two batches share a name."""
 

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from fuzzfarm import Batch, Farm, OperationError
-from fuzzfarm_shared.keys import AttemptId
+from fuzzfarm_shared.keys import AttemptId, ShardPhase
 from fuzzfarm_shared.operations import AnyOperation
 from fuzzfarm_shared.settings import WorkerHostSettings
 from fuzzfarm_shared.store import AttemptStore, Claim
@@ -47,12 +47,14 @@ class Bench:
         assert isinstance(claim, Claim)
         return Attempt(self.host.station, claim, work_of)
 
-    async def die(self, times: int, ran: range | None = None) -> None:
-        """Let holders of the waiting chunk die, while these examples ran if recorders are to tell that."""
+    async def die(self, times: int, ran: range | None = None, phase: ShardPhase | None = ShardPhase.RUNNING) -> None:
+        """Let holders of the waiting chunk die in this phase; recorders tell what `ran`, if that is given."""
         dying = AttemptStore(self.host.server, "dying", lease_s=0.001)
         for _ in range(times):
             claim = await dying.claim(AttemptId.parse((await self.waiting())[0]))
             assert isinstance(claim, Claim)
+            if phase is not None:
+                assert await dying.enter(claim.id, phase)
             if ran is not None:
                 assert await dying.suspect(claim.id, ran.start, ran.stop - 1)
             chunk = f"{claim.id.batch}/{claim.id.chunk}@"

@@ -108,20 +108,6 @@ def note_and_kill_self(folder: str, name: str) -> None:
     kill_self()
 
 
-def fuzz_worker_killer(number: int) -> None:
-    """Kill the worker from its child: with the first large number, and with that one again."""
-    file = Path(tempfile.gettempdir(), "killing-number")
-    if number > 100 and not file.exists():
-        file.write_text(str(number))
-    if file.exists() and number == int(file.read_text()):
-        os.kill(_parent(_parent(os.getppid())), signal.SIGKILL)  # ours is the zygote, whose parent is the guardian
-        time.sleep(60)
-
-
-def _parent(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-
-
 def fuzz_nothing(number: int) -> None:
     """Find nothing."""
 

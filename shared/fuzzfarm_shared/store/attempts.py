@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fuzzfarm_shared.keys import AttemptId, ChunkKind, Lane, Part, random_bits
+from fuzzfarm_shared.keys import AttemptId, ChunkKind, Lane, Part, ShardPhase, random_bits
 from fuzzfarm_shared.ranges import RangeSet
 from fuzzfarm_shared.schedule import StopReason
 from fuzzfarm_shared.store.findings import Sighting, sighting_arguments
@@ -49,7 +49,9 @@ class Claim:
         stop: unit after its last.
         done: units that have their outcome from earlier attempts.
         deaths: how many leases of this chunk ended with their worker.
-        unrecorded: of how many of these deaths no recorder told.
+        unrecorded: in how many of these nobody knows what ran.
+        loading_deaths: how many of the last ones in a row came while its target was loaded.
+        blamed: examples that were found to kill workers.
         suspects: what the recorders told of the last ones; None: nothing.
         attempt: number of this attempt, counted from 1.
         submit_id: part of every signature of this batch.
@@ -73,6 +75,8 @@ class Claim:
     done: RangeSet
     deaths: int
     unrecorded: int
+    loading_deaths: int
+    blamed: int
     suspects: Suspects | None
     attempt: int
     submit_id: str
@@ -154,6 +158,7 @@ class Commit:
         done: all units of the chunk with an outcome, this commit included.
         final: nothing of the chunk is left.
         given_up: the fuzz operation has failed; its other shards need not run.
+        blamed: examples that were found to kill workers.
         partial: the envelope holds the result of a shard, to be merged later.
         findings: what the shard found since its last commit.
     """
@@ -169,6 +174,7 @@ class Commit:
     final: bool = False
     partial: bool = False
     given_up: bool = False
+    blamed: int = 0
     findings: Sequence[Sighting] = ()
 
 
@@ -191,7 +197,7 @@ class AttemptStore:
             return Refused()
         envelope, payload, start, stop, done, deaths, number, submit_id = reply[1:9]
         reason, now_ms, first_claim_ms, kind, commits, lane, given_up, order, fuzzed_ms = reply[9:18]
-        unrecorded, first, last, recorded, *enclosed = reply[18:]
+        unrecorded, loading_deaths, blamed, first, last, recorded, *enclosed = reply[18:]
         return Claim(
             id=attempt,
             envelope=envelope,
@@ -201,6 +207,8 @@ class AttemptStore:
             done=RangeSet.decode(done),
             deaths=deaths,
             unrecorded=unrecorded,
+            loading_deaths=loading_deaths,
+            blamed=blamed,
             suspects=Suspects(first, last, recorded) if recorded else None,
             attempt=number,
             submit_id=submit_id.decode(),
@@ -238,9 +246,14 @@ class AttemptStore:
             int(commit.partial),
             random_bits(),
             int(commit.given_up),
+            commit.blamed,
             *sighting_arguments(commit.findings, self._server.settings.findings_ttl_s),
         )
         return CommitReply(fenced=status == b"fenced", stop_reason=_stop_reason(reason))
+
+    async def enter(self, attempt: AttemptId, phase: ShardPhase) -> bool:
+        """Say what the attempt does from now on; False when the chunk is no longer ours."""
+        return bool(await self._run("enter", attempt, phase.value) == b"ok")
 
     async def suspect(self, attempt: AttemptId, first: int, last: int) -> bool:
         """Tell which examples ran when the attempt's worker died; False when nobody can use that any more."""

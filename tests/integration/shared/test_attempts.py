@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from store_harness import LONG_S, SHORT_S, Held, StoreHarness, call_payload, fuzz_payload, wait_until
 
 from fuzzfarm_shared.arq_queue import IN_PROGRESS_PREFIX
-from fuzzfarm_shared.keys import ChunkKind, Lane, Part
+from fuzzfarm_shared.keys import ChunkKind, Lane, Part, ShardPhase
 from fuzzfarm_shared.outcomes import BatchState
 from fuzzfarm_shared.schedule import Priority, StopReason
 from fuzzfarm_shared.store import Claim, Commit, Refused, Suspects, TakeOver
@@ -143,32 +144,39 @@ def test_every_death_of_a_holder_is_counted(drive: Drive) -> None:
     drive(steps)
 
 
+async def running(store: StoreHarness, worker: str) -> Held:
+    """Return what waits, taken by a worker that runs its examples and is about to die."""
+    chunk = await store.take(store.worker(worker, SHORT_S))
+    assert await chunk.store.enter(chunk.claim.id, ShardPhase.RUNNING)
+    return chunk
+
+
 def test_a_recorder_tells_of_the_last_death_once_before_or_after_the_lease_ends(drive: Drive) -> None:
     async def steps(store: StoreHarness) -> None:
         await store.append(0, fuzz_payload(0, 100), seal=True)
-        first = await store.take(store.worker("w1", SHORT_S))
+        first = await running(store, "w1")
         assert (first.claim.unrecorded, first.claim.suspects) == (0, None)
         for _ in range(2):
             assert await store.worker().suspect(first.claim.id, 10, 20)
         await freed_by(store)
         assert await store.worker().suspect(first.claim.id, 30, 40)  # told already
-        second = await store.take(store.worker("w2", SHORT_S))
+        second = await running(store, "w2")
         claim = second.claim
         assert (claim.deaths, claim.unrecorded, claim.suspects) == (1, 0, Suspects(10, 20, 1))
         await freed_by(store)
         for _ in range(2):
             assert await store.worker().suspect(second.claim.id, 15, 30)
-        third = await store.take(store.worker("w3", SHORT_S))
+        third = await running(store, "w3")
         claim = third.claim
         assert (claim.deaths, claim.unrecorded, claim.suspects) == (2, 0, Suspects(15, 20, 2))
         await freed_by(store)
-        fourth = await store.take(store.worker("w4", SHORT_S))
+        fourth = await running(store, "w4")
         claim = fourth.claim
         assert (claim.deaths, claim.unrecorded, claim.suspects) == (3, 1, Suspects(15, 20, 2))
         assert await store.worker().suspect(third.claim.id, 15, 15)  # late: the next attempt runs already
         assert not await store.worker().suspect(second.claim.id, 30, 30)
         await freed_by(store)
-        fifth = await store.take(store.worker("w5", SHORT_S))
+        fifth = await running(store, "w5")
         claim = fifth.claim
         assert (claim.deaths, claim.unrecorded, claim.suspects) == (4, 1, Suspects(15, 15, 3))
         assert await store.worker().suspect(fifth.claim.id, 50, 50)
@@ -185,7 +193,7 @@ def test_deaths_are_not_held_against_what_was_not_done_yet_when_some_of_it_was(d
     async def steps(store: StoreHarness) -> None:
         await store.append(0, fuzz_payload(0, 100), seal=True)
         for deaths in range(4):
-            await store.take(store.worker(f"w{deaths}", SHORT_S))
+            await running(store, f"w{deaths}")
             await freed_by(store)
         holder = await store.take(store.worker())
         assert (holder.claim.deaths, holder.claim.unrecorded) == (4, 4)
@@ -202,7 +210,7 @@ def test_a_rest_is_suspected_like_the_part_that_is_kept_where_that_is_said(drive
     async def steps(store: StoreHarness) -> None:
         await store.append(0, fuzz_payload(0, 100), seal=True)
         for deaths in range(4):
-            chunk = await store.take(store.worker(f"w{deaths}", SHORT_S))
+            chunk = await running(store, f"w{deaths}")
             if deaths == 0:
                 assert await store.worker().suspect(chunk.claim.id, 10, 70)
             await freed_by(store)
@@ -211,6 +219,49 @@ def test_a_rest_is_suspected_like_the_part_that_is_kept_where_that_is_said(drive
         claim = (await store.take(store.worker())).claim
         told = (claim.deaths, claim.unrecorded, claim.suspects)
         assert told == ((2, 2, Suspects(10, 70, 1)) if suspected else (0, 0, None))
+
+    drive(steps)
+
+
+def test_a_shard_is_suspected_only_of_what_it_did_when_it_is_tried_again(drive: Drive) -> None:
+    """Seen to fail where a shard that waits or loads counts as running (take_over.lua)."""
+
+    async def steps(store: StoreHarness) -> None:
+        await store.append(0, fuzz_payload(0, 100), seal=True)
+        told = []
+        phases = [None, None, ShardPhase.LOADING, None, ShardPhase.LOADING, ShardPhase.RUNNING, ShardPhase.LOADING]
+        for number, phase in enumerate(phases):
+            chunk = await store.take(store.worker(f"w{number}", SHORT_S))
+            if phase is ShardPhase.RUNNING:
+                assert await chunk.store.enter(chunk.claim.id, ShardPhase.LOADING)
+            for _ in range(2 if phase else 0):
+                assert phase is not None
+                assert await chunk.store.enter(chunk.claim.id, phase)
+            await freed_by(store)
+            if number and phase is not ShardPhase.RUNNING:
+                assert not await store.worker().suspect(chunk.claim.id, 1, 1)  # nothing ran
+            assert phase is None or not await chunk.store.enter(chunk.claim.id, phase)
+            claim = (await store.take(store.worker("looking"))).claim
+            told.append((claim.unrecorded, claim.loading_deaths))
+            await chunk.store.hand_back_all(claim.id, claim.done)
+        assert claim.deaths == len(phases)
+        assert told == [(1, 0), (1, 0), (1, 1), (1, 1), (1, 2), (2, 0), (2, 1)]
+
+    drive(steps)
+
+
+def test_examples_that_were_blamed_are_counted_in_all_parts_of_a_shard(drive: Drive) -> None:
+    async def steps(store: StoreHarness) -> None:
+        await store.append(0, fuzz_payload(0, 100), seal=True)
+        holder = await store.take(store.worker())
+        for units in ([0], [1, 2]):
+            commit = replace(store.commit_of(holder, units), blamed=1)
+            for _ in range(2):
+                await holder.store.commit(holder.claim.id, commit)
+        await holder.store.hand_back_rest(holder.claim.id, holder.done, 0, 50, 100, suspected=False)
+        await holder.store.hand_back_all(holder.claim.id, holder.done)
+        claims = [(await store.take(store.worker())).claim for _ in range(2)]
+        assert {(claim.start, claim.blamed) for claim in claims} == {(0, 2), (50, 2)}
 
     drive(steps)
 

@@ -29,7 +29,7 @@ from hypothesis.stateful import (
 from sightings import finding
 from store_harness import Held, StoreHarness, call_payload, fuzz_payload, wait_until
 
-from fuzzfarm_shared.keys import ChunkKind, Part
+from fuzzfarm_shared.keys import ChunkKind, Part, ShardPhase
 from fuzzfarm_shared.schedule import StopReason
 from fuzzfarm_shared.settings import FarmSettings
 from fuzzfarm_shared.store import Claim, Commit, sighting
@@ -200,20 +200,29 @@ class StoreMachine(RuleBasedStateMachine):
         self.zombies.append(chunk)
 
     @precondition(lambda self: self.held)
-    @rule(place=PLACE, told=st.sampled_from(["before", "after", "never"]), times=TIMES)
-    def die(self, place: int, told: str, times: int) -> None:
+    @rule(
+        place=PLACE,
+        phase=st.none() | st.sampled_from(ShardPhase),
+        told=st.sampled_from(["before", "after", "never"]),
+        times=TIMES,
+    )
+    def die(self, place: int, phase: ShardPhase | None, told: str, times: int) -> None:
         chunk = self.held.pop(place % len(self.held))
         self.zombies.append(chunk)
+        has_ended = self.run(self.store.status()).done  # what is held of it has no record any more
+        for _ in range(times if phase else 0):
+            assert phase is not None
+            assert self.run(chunk.store.enter(chunk.claim.id, phase)) != has_ended
         if told == "before":
-            self.tell_of(chunk, times)
+            self.tell_of(chunk, times, useful=not has_ended)
         self.run(self.end_lease(chunk))
         if told == "after":
-            self.tell_of(chunk, times)
+            ran = phase is ShardPhase.RUNNING or (phase is None and chunk.claim.deaths == 0)
+            self.tell_of(chunk, times, useful=ran and not has_ended)
 
-    def tell_of(self, chunk: Held, times: int) -> None:
-        has_ended = self.run(self.store.status()).done  # what is held of it has no record any more
+    def tell_of(self, chunk: Held, times: int, *, useful: bool) -> None:
         for _ in range(times):
-            assert self.run(chunk.store.suspect(chunk.claim.id, chunk.claim.start, chunk.stop)) != has_ended
+            assert self.run(chunk.store.suspect(chunk.claim.id, chunk.claim.start, chunk.stop)) == useful
 
     async def end_lease(self, chunk: Held) -> None:
         name, attempt = self.settings.keys.leases, str(chunk.claim.id)

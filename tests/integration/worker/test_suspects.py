@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+from collections import Counter
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
@@ -12,30 +13,41 @@ import pytest
 from bench import Bench, HeldStore, bench
 
 from fuzzfarm import FuzzOperation
-from fuzzfarm_shared.keys import AttemptId
+from fuzzfarm_shared.keys import AttemptId, ShardPhase
 from fuzzfarm_shared.outcomes import ErrorKind, Finding
 from fuzzfarm_shared.settings import WorkerHostSettings
 from fuzzfarm_shared.store import Claim, Commit, CommitReply
 from fuzzfarm_worker.chunks import Attempt, work_of
+from fuzzfarm_worker.chunks.suspicion import MOST_BLAMED
 from fuzzfarm_worker.fuzzing import FuzzChildren, ShardProgress
 
 
 class NotingStore(HeldStore):
-    """Notes how many examples each commit records."""
+    """Notes how many examples each commit records; `leaving` has its worker leave when it has blamed one."""
 
     examples: list[int]
+    phases: dict[AttemptId, ShardPhase]
+    leaving: Attempt | None = None
 
     async def commit(self, attempt: AttemptId, commit: Commit) -> CommitReply:
         if commit.examples:
             self.__dict__.setdefault("examples", []).append(commit.examples)
+        if commit.blamed and self.leaving is not None:
+            self.leaving.leave()
         return await super().commit(attempt, commit)
+
+    async def enter(self, attempt: AttemptId, phase: ShardPhase) -> bool:
+        self.__dict__.setdefault("phases", {})[attempt] = phase
+        return await super().enter(attempt, phase)
 
 
 class WatchedChildren(FuzzChildren):
-    """Notes how many single examples run at the same time."""
+    """Notes how many single examples run at the same time, and how many shards seem to run with each of them."""
 
+    store: NotingStore
     running = 0
     most = 0
+    seem: Counter[int]
 
     async def run_shard(
         self, operation: FuzzOperation, start: int, stop: int, **options: Any
@@ -43,6 +55,8 @@ class WatchedChildren(FuzzChildren):
         alone = stop == start + 1
         self.running += alone
         self.most = max(self.most, self.running)
+        if alone:
+            self.seem[list(self.store.phases.values()).count(ShardPhase.RUNNING)] += 1
         async for progress in super().run_shard(operation, start, stop, **options):
             yield progress
         self.running -= alone
@@ -144,6 +158,67 @@ def test_an_example_is_not_even_generated_when_a_worker_died_of_its_blame(
     asyncio.run(scenario())
 
 
+INNOCENT = {
+    "it waited": [None] * 6,
+    "its target was being loaded twice": [None, ShardPhase.LOADING, None, ShardPhase.LOADING],
+    "it ran between three times": [
+        ShardPhase.LOADING,
+        ShardPhase.LOADING,
+        ShardPhase.RUNNING,
+        ShardPhase.LOADING,
+        ShardPhase.LOADING,
+    ],
+}
+
+
+@pytest.mark.parametrize("phases", INNOCENT.values(), ids=INNOCENT)
+def test_a_shard_of_which_nothing_ran_is_innocent(
+    slow_commits: WorkerHostSettings, phases: list[ShardPhase | None]
+) -> None:
+    """Seen to fail where every death counts (take_over.lua): an example is blamed that never ran."""
+
+    async def scenario() -> None:
+        async with bench(slow_commits, NotingStore, [fuzz()]) as (at, _):
+            for phase in phases:
+                await at.die(1, phase=phase)
+            assert await findings(at) == []
+
+    asyncio.run(scenario())
+
+
+def test_a_target_that_kills_whoever_loads_it_is_given_up(slow_commits: WorkerHostSettings) -> None:
+    async def scenario() -> None:
+        async with bench(slow_commits, NotingStore, [fuzz()]) as (at, _):
+            await at.die(1, phase=None)
+            await at.die(3, phase=ShardPhase.LOADING)
+            await at.run_all()
+            error = (await at.batch.wait(30.0)).errors["f"]
+            assert error.kind is ErrorKind.WORKER_LOST
+            assert error.message.startswith("3 workers died while they loaded farm_targets:fuzz_nothing: load it in ")
+
+    asyncio.run(scenario())
+
+
+def test_a_target_whose_examples_go_on_killing_workers_is_given_up_and_its_findings_stay(
+    slow_commits: WorkerHostSettings,
+) -> None:
+    """Seen to fail where `blamed` is not counted (commit.lua): it goes on for ever."""
+
+    async def scenario() -> None:
+        async with bench(slow_commits, NotingStore, [fuzz()]) as (at, store):
+            for index in range(MOST_BLAMED):
+                await at.die(2, range(index, index + 1))
+                store.leaving = await at.attempt()
+                await store.leaving.run()
+            await at.run_all()
+            error = (await at.batch.wait(30.0)).errors["f"]
+            assert error.kind is ErrorKind.WORKER_LOST
+            assert error.message.startswith("10 examples of farm_targets:fuzz_nothing have killed workers: see ")
+            assert store.examples == [1] * MOST_BLAMED
+
+    asyncio.run(scenario())
+
+
 def test_a_worker_that_cannot_read_recordings_works_on(slow_commits: WorkerHostSettings, tmp_path: Path) -> None:
     """Seen to fail where `OSError` ends the heartbeat (host.py)."""
     root = tmp_path / "recordings"
@@ -158,21 +233,23 @@ def test_a_worker_that_cannot_read_recordings_works_on(slow_commits: WorkerHostS
 
 
 def test_suspects_of_two_operations_never_run_at_the_same_time_on_one_worker(slow_commits: WorkerHostSettings) -> None:
-    """Seen to fail without `station.suspect` (chunks/shards.py): a death would be blamed on both of them."""
+    """Seen to fail without `station.suspects`, and without WAITING (chunks/shards.py): both would be blamed."""
 
     async def scenario() -> None:
         operations = [fuzz().model_copy(update={"key": key}) for key in "ab"]
-        async with bench(slow_commits, NotingStore, [*operations]) as (at, _):
+        async with bench(slow_commits, NotingStore, [*operations]) as (at, store):
             station = at.host.station
             for _ in operations:
                 await at.die(1, range(20))  # the first that waits; it then waits behind the other
             async with WatchedChildren(station.tools.processes, 2) as children:
-                station.children = children
+                station.children, children.store, children.seem = children, store, Counter()
                 claims = [await at.host.store.claim(AttemptId.parse(name)) for name in await at.waiting()]
                 attempts = [Attempt(at.host.station, claim, work_of) for claim in claims if isinstance(claim, Claim)]
                 assert [attempt.claim.suspects is not None for attempt in attempts] == [True, True]
                 await asyncio.gather(*(attempt.run() for attempt in attempts))
                 assert children.most == 1
+                assert children.seem.total() == 40
+                assert children.seem[1] >= 37, "one that is just about to wait may seem to run"
             await at.run_all()
 
     asyncio.run(scenario())

@@ -16,7 +16,7 @@ from fuzzfarm_shared.errors import (
     SignatureError,
     UnknownKindError,
 )
-from fuzzfarm_shared.keys import ChunkKind
+from fuzzfarm_shared.keys import ChunkKind, ShardPhase
 from fuzzfarm_shared.log import get_logger
 from fuzzfarm_shared.outcomes import ErrorKind, OperationError
 from fuzzfarm_shared.payloads import Payload
@@ -33,12 +33,6 @@ from fuzzfarm_shared.settling import (
 from fuzzfarm_shared.store import Claim, Commit, Sighting
 from fuzzfarm_worker.chunks.station import Station, Work
 from fuzzfarm_worker.renewal import Lease, LeaseEnd
-
-MOST_DEATHS = 3
-"""A chunk whose worker died so often: its first operation without an outcome is given up."""
-
-ONE_BY_ONE_DEATHS = 2
-"""A chunk whose worker died so often: its operations, or examples, run one at a time, each recorded before the next."""
 
 SIGN_OF_LIFE_S = 1.0
 """How often a chunk shows that the loop comes round, whatever the settings say of commits."""
@@ -128,6 +122,7 @@ class Attempt:
         examples: int = 0,
         partial: bool = False,
         given_up: bool = False,
+        blamed: int = 0,
         findings: Sequence[Sighting] = (),
     ) -> None:
         """Record outcomes; `done` already contains their units. Cancellation lets the commit go on.
@@ -149,6 +144,7 @@ class Attempt:
                 final=self.complete,
                 partial=partial,
                 given_up=given_up,
+                blamed=blamed,
                 findings=findings,
             )
         )
@@ -158,6 +154,16 @@ class Attempt:
     def complete(self) -> bool:
         """Whether every unit that is ours has its outcome."""
         return len(self.done.within(self.claim.start, self.stop)) >= self.stop - self.claim.start
+
+    async def enter(self, phase: ShardPhase) -> None:
+        """Say what is done from now on, should the worker die of it.
+
+        Raises:
+            FencedError: when the chunk is no longer ours.
+        """
+        await self._finish_in_flight()
+        if not await self._ask(self.station.store.enter(self.claim.id, phase)):
+            raise FencedError
 
     async def hand_back_from(self, split: int, *, suspected: bool = True) -> None:
         """Let other workers have the units from `split` on, none of which was started. Cancellation lets it go on.

@@ -10,8 +10,9 @@ from fuzzfarm_shared.operations import FuzzOperation
 from fuzzfarm_shared.outcomes import Finding
 from fuzzfarm_shared.store.findings import open_finding
 from fuzzfarm_worker.chunks.admission import admitted
-from fuzzfarm_worker.chunks.attempt import ONE_BY_ONE_DEATHS, Attempt
+from fuzzfarm_worker.chunks.attempt import Attempt
 from fuzzfarm_worker.chunks.results import commit_result, nothing
+from fuzzfarm_worker.chunks.suspicion import ONE_BY_ONE_DEATHS
 from fuzzfarm_worker.fuzzing.confirming import RUNS, confirm
 from fuzzfarm_worker.fuzzing.shrinking import shrink
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from fuzzfarm_shared.outcomes import ErrorKind
 from fuzzfarm_shared.payloads import Payload
-from fuzzfarm_worker.chunks.attempt import MOST_DEATHS, Attempt
+from fuzzfarm_worker.chunks.attempt import Attempt
+from fuzzfarm_worker.chunks.suspicion import MOST_DEATHS
 
 MANY_DEATHS = (
     f"{MOST_DEATHS} attempts at a part of this operation ended with their worker, or failed in it: it is given up"

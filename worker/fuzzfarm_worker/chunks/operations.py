@@ -17,8 +17,9 @@ from fuzzfarm_shared.outcomes import ErrorKind, OperationError
 from fuzzfarm_shared.payloads import Payload
 from fuzzfarm_shared.settings import WorkerHostSettings
 from fuzzfarm_shared.store.readings import outcome_context
-from fuzzfarm_worker.chunks.attempt import MOST_DEATHS, ONE_BY_ONE_DEATHS, SIGN_OF_LIFE_S, Attempt
+from fuzzfarm_worker.chunks.attempt import SIGN_OF_LIFE_S, Attempt
 from fuzzfarm_worker.chunks.recorder import Recorder
+from fuzzfarm_worker.chunks.suspicion import MOST_DEATHS, ONE_BY_ONE_DEATHS
 from fuzzfarm_worker.chunks.telling import Teller
 from fuzzfarm_worker.executors.kernel import Call, Record
 from fuzzfarm_worker.executors.run import Run

@@ -6,7 +6,7 @@ from collections.abc import Container
 from dataclasses import replace
 from typing import Any
 
-from fuzzfarm_shared.outcomes import FuzzResult
+from fuzzfarm_shared.outcomes import ErrorKind, FuzzResult
 from fuzzfarm_shared.store import sighting
 from fuzzfarm_shared.store.readings import partial_context
 from fuzzfarm_shared.values import pack
@@ -45,5 +45,6 @@ async def commit_result(attempt: Attempt, result: FuzzResult, units: int, *, exa
         units=units,
         examples=result.examples,
         partial=True,
+        blamed=sum(finding.kind is ErrorKind.WORKER_LOST for finding in findings),
         findings=[sighting(finding, host, signer, examine=finding.id in examine) for finding in findings],
     )

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 
 from fuzzfarm_shared.errors import TargetError
+from fuzzfarm_shared.keys import ShardPhase
 from fuzzfarm_shared.log import get_logger
 from fuzzfarm_shared.merging import merge
 from fuzzfarm_shared.operations import FuzzOperation
 from fuzzfarm_shared.outcomes import ErrorKind, FuzzResult, OperationError
-from fuzzfarm_shared.store import Suspects
 from fuzzfarm_worker.chunks.admission import admitted
-from fuzzfarm_worker.chunks.attempt import MOST_DEATHS, ONE_BY_ONE_DEATHS, Attempt
+from fuzzfarm_worker.chunks.attempt import Attempt
 from fuzzfarm_worker.chunks.results import commit_result, nothing, sealed
+from fuzzfarm_worker.chunks.suspicion import Suspicion
 from fuzzfarm_worker.chunks.turns import LOOK_EVERY_S, SHARE_OF_AGE, Circumstances, Turn
 from fuzzfarm_worker.fuzzing import ShardProgress
 
@@ -29,12 +30,6 @@ CHANGE_WEIGHT = 0.3
 MOST_REMEMBERED = 10_000
 """Findings of which a worker remembers that it has told them."""
 
-CAREFUL_EXAMPLES = 10_000
-"""Examples that run one by one at most; they take about half a minute."""
-
-RECORDED_DEATHS = 2
-"""So many workers must have died while one example ran, by the word of their recorders, to blame them on it."""
-
 log = get_logger(__name__)
 
 
@@ -44,6 +39,7 @@ class ShardWork:
     def __init__(self, attempt: Attempt, operation: FuzzOperation) -> None:
         self._attempt = attempt
         self._operation = operation
+        self._suspicion = Suspicion(attempt.claim)
         self._pending: list[FuzzResult] = []
         self._told = attempt.station.told
         self._next = attempt.claim.start
@@ -61,6 +57,9 @@ class ShardWork:
         deadline_s = self._remaining_s()
         if attempt.claim.given_up or (deadline_s is not None and deadline_s <= 0):
             await self._finish()
+            return
+        if reason := self._suspicion.reason_to_give_up(self._operation.target):
+            await self._fail(ErrorKind.WORKER_LOST, reason)
             return
         try:
             async with asyncio.timeout(self._operation.timeout_s):
@@ -92,58 +91,60 @@ class ShardWork:
 
     async def _run_examples(self, deadline_s: float | None) -> None:
         attempt = self._attempt
+        ends_at = None if deadline_s is None else time.monotonic() + deadline_s
         self._operation = admitted(self._operation, attempt.station.tools.allowed)
         if attempt.claim.deaths:  # an example may have killed the worker that it ran in: now it kills a child
             self._operation = self._operation.model_copy(update={"isolation": "child"})
-        ends_at = None if deadline_s is None else time.monotonic() + deadline_s
-        suspects = self._suspects()
-        if attempt.claim.unrecorded >= ONE_BY_ONE_DEATHS and suspects.stop < attempt.stop:
+            await self._load()
+        suspects = self._suspicion.examples(self._next, attempt.stop)
+        if self._suspicion.is_blind and suspects.stop < attempt.stop:
             await attempt.hand_back_from(suspects.stop, suspected=False)
         await self._run_turns(suspects.start, ends_at)
         if self._next in range(suspects.start, min(suspects.stop, attempt.stop)) and not attempt.stopping:
             await self._run_one_by_one(suspects, ends_at)
             await self._run_turns(attempt.stop, ends_at)
 
-    def _suspects(self) -> range:
-        """Return the examples of which one may have killed workers."""
-        claim, stop = self._attempt.claim, self._attempt.stop
-        if claim.unrecorded >= ONE_BY_ONE_DEATHS:
-            return range(self._next, min(self._next + CAREFUL_EXAMPLES, stop))
-        if claim.suspects is None or claim.suspects.last < self._next:
-            return range(stop, stop)
-        start = min(max(claim.suspects.first, self._next), stop)
-        return range(start, min(claim.suspects.last + 1, start + CAREFUL_EXAMPLES, stop))
+    async def _load(self) -> None:
+        """Have a child, and say so before and after, because loading the target may have killed the worker, too."""
+        attempt = self._attempt
+        async with attempt.station.suspects:
+            await attempt.station.children.load(self._operation, before=lambda: attempt.enter(ShardPhase.LOADING))
+        await attempt.enter(ShardPhase.RUNNING)
 
     async def _run_one_by_one(self, suspects: range, ends_at: float | None) -> None:
         """Commit each example before the next starts, and blame the one that is known to have killed workers."""
         attempt = self._attempt
         await self.leave()
-        if deaths := self._deaths_of_next():
-            # A death that this does not explain may have come from generating it, for such a finding.
-            explained = attempt.claim.unrecorded in {0, MOST_DEATHS}
-            children = attempt.station.children
-            blamed = await children.blame(self._operation, self._next, deaths, generate=explained)
-            self._pending.append(replace(nothing(self._operation.seed), examples=1, findings=[blamed]))
-            self._next += 1
-            await self._commit(self._next)
+        if deaths := self._suspicion.deaths_of(self._next):
+            await self._blame_next(deaths)
         while self._next < min(suspects.stop, attempt.stop) and not attempt.stopping:
             if ends_at is not None and time.monotonic() >= ends_at:
                 return
-            async with attempt.station.suspect:
+            async with self._alone():
                 async for progress in self._examples(self._next + 1):
                     self._take(progress)
                 if self._next < attempt.stop:
                     await self._commit(self._next)
 
-    def _deaths_of_next(self) -> int:
-        """Return how many workers died while the next example ran; 0 where that is not certain enough."""
-        claim = self._attempt.claim
-        if claim.unrecorded >= MOST_DEATHS:
-            return claim.unrecorded
-        match claim.suspects:
-            case Suspects(first, last, deaths) if first == last == self._next and deaths >= RECORDED_DEATHS:
-                return deaths
-        return 0
+    async def _blame_next(self, deaths: int) -> None:
+        """Commit the next example as a finding, without running it."""
+        children, generate = self._attempt.station.children, self._suspicion.may_generate
+        async with self._alone():
+            blamed = await children.blame(self._operation, self._next, deaths, generate=generate)
+        self._pending.append(replace(nothing(self._operation.seed), examples=1, findings=[blamed]))
+        self._next += 1
+        await self._commit(self._next)
+
+    @asynccontextmanager
+    async def _alone(self) -> AsyncIterator[None]:
+        """Let no other suspect run on this worker; as long as others do, say that this one only waits."""
+        attempt, waits = self._attempt, self._attempt.station.suspects.busy
+        if waits:
+            await attempt.enter(ShardPhase.WAITING)
+        async with attempt.station.suspects:
+            if waits:
+                await attempt.enter(ShardPhase.RUNNING)
+            yield
 
     def _examples(
         self, stop: int, deadline_s: float | None = None, over: Callable[[], bool] = lambda: False

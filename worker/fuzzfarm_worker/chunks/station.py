@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from fuzzfarm_shared.settings import WorkerHostSettings
 from fuzzfarm_shared.signing import Signer
 from fuzzfarm_shared.store import AttemptStore, TellingStore
+from fuzzfarm_worker.chunks.suspicion import Line
 from fuzzfarm_worker.executors.kernel import Kernel
 from fuzzfarm_worker.fuzzing import FuzzChildren
 from fuzzfarm_worker.fuzzing.nursery import Nursery
@@ -36,7 +36,7 @@ class Station:
         operations_done: outcomes recorded since the worker started.
         told: findings that this worker has told, by batch, payload and id.
         change_s: seconds that it took lately to have a child of another target.
-        suspect: held while an example runs that may kill this worker: no other suspect is blamed then.
+        suspects: what may kill this worker runs one at a time, so that no other suspect is blamed.
     """
 
     name: str
@@ -53,7 +53,7 @@ class Station:
     operations_done: int = 0
     change_s: float = 0.0
     told: set[tuple[str, int, str]] = field(default_factory=set)
-    suspect: asyncio.Lock = field(default_factory=asyncio.Lock)
+    suspects: Line = field(default_factory=Line)
 
 
 class Work(Protocol):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import platform
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from types import TracebackType
@@ -153,6 +153,21 @@ class FuzzChildren:
                 self.keep(child, operation)
             return _blamed(operation, index, deaths, described, child)
 
+    async def load(self, operation: FuzzOperation, *, before: Callable[[], Awaitable[None]]) -> None:
+        """Have a warm child that has the operation's target.
+
+        Args:
+            operation: what is to be fuzzed.
+            before: is awaited when there is room for the child, before anything is loaded.
+
+        Raises:
+            TargetError: when the target cannot be fuzzed.
+            RuntimeError: when no child can be forked.
+        """
+        async with self.place():
+            await before()
+            self.keep(await self.ready(operation), operation)
+
     async def ready(self, operation: FuzzOperation) -> Interpreter:
         """Return a warm child that has the operation's target, or a fresh one.
 
@@ -175,7 +190,7 @@ class FuzzChildren:
 
     @asynccontextmanager
     async def place(self) -> AsyncIterator[None]:
-        """Leave the place of one child to somebody else's, while the context is open; waits until one is free."""
+        """Have the place of one child while the context is open; waits until one is free."""
         async with self._slots:
             self._busy += 1
             try:

@@ -3,8 +3,9 @@
 -- Returns {} when the attempt is no longer the chunk's; {"refused"} when this worker refused it before and others have
 -- not (it is queued again for them); else {"ok", envelope, payload, a, b, units done, deaths, attempt, submit id, stop reason, now,
 -- first claim of the payload (ms), kind, last commit, lane, given up, order to cancel,
--- first claim of a shard of the batch (ms), deaths of which no recorder told, and of which one did: first, last, how many (-1, -1, 0: none), what it encloses...}: results of shards for a merge, id and finding for
--- an examination.
+-- first claim of a shard of the batch (ms), deaths in which nobody knows what ran, deaths while the target was loaded, examples blamed,
+-- what recorders told: first, last, of how many deaths (-1, -1, 0: nothing), what it encloses...}: results of shards for a
+-- merge, id and finding for an examination.
 local batch, chunk, token, worker, lease_ms = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
 local id = batch .. '/' .. chunk .. '@' .. token
 write_even_if_full()
@@ -37,7 +38,8 @@ local reply = {'ok', redis.call('HGET', payloads, rec.p), rec.p, rec.a, rec.b, r
   redis.call('HGET', meta, 'submit'), stop_reason(meta), now, tonumber(redis.call('HGET', payloads, 'd' .. rec.p)),
   rec.k or '', rec.q, rec.l,
   redis.call('HEXISTS', payloads, 'x' .. rec.p), redis.call('HGET', meta, 'order') or '',
-  tonumber(redis.call('HGET', meta, 'fuzzed') or now), rec.u, x.first, x.last, x.deaths}
+  tonumber(redis.call('HGET', meta, 'fuzzed') or now), rec.u, rec.v, rec.g, x.first,
+  x.last, x.deaths}
 if rec.k == KIND.EXAMINATION then
   reply[#reply + 1], reply[#reply + 2] = rec.f, redis.call('HGET', payloads, 'f' .. rec.p .. ':' .. rec.f) or ''
 elseif rec.k == KIND.MERGE then

@@ -1,6 +1,6 @@
 -- Record outcomes of one attempt. ARGV: batch, chunk, token, commit number (1, 2, ...), envelope ("" for none),
 -- succeeded, failed, cancelled, units, examples, units done so far (packed), final (0/1), partial (0/1), random bits, given up (0/1: the
--- fuzz operation has failed, so its other shards need not run), then what it found: seconds to keep a finding, most of a
+-- fuzz operation has failed, so its other shards need not run), examples blamed for deaths, then what it found: seconds to keep a finding, most of a
 -- target, most hosts of one, and the fields of each `Sighting`.
 -- `partial` envelopes are results of a shard, kept until the last one of their fuzz operation is there, and all that it
 -- found is examined; then a merge chunk is queued, whose commit records the operation's one outcome.
@@ -35,10 +35,10 @@ elseif envelope ~= '' then
   end
 end
 local wanted = {}
-for i = 19, #ARGV, #SIGHTING do
+for i = 20, #ARGV, #SIGHTING do
   local sighting = {}
   for j, name in ipairs(SIGHTING) do sighting[name] = ARGV[i + j - 1] end
-  record_finding(sighting, tonumber(ARGV[16]), tonumber(ARGV[17]), tonumber(ARGV[18]))
+  record_finding(sighting, tonumber(ARGV[17]), tonumber(ARGV[18]), tonumber(ARGV[19]))
   if sighting.examine == '1' then wanted[#wanted + 1] = sighting end
 end
 if #wanted > 0 then examine(batch, rec, wanted, ARGV[14]) end
@@ -50,7 +50,7 @@ if final then
   save_chunk(batch, chunk, {s = 'd', t = token})
   redis.call('ZREM', LEASES, batch .. '/' .. chunk .. '@' .. token)
 else
-  rec.q, rec.m = number, ARGV[11]
+  rec.q, rec.m, rec.g = number, ARGV[11], rec.g + ARGV[16]
   -- What got on is not what killed workers before; the next one is tried as carefully.
   if units > 0 then rec.d, rec.u = math.min(rec.d, CAREFUL_DEATHS), math.min(rec.u, CAREFUL_DEATHS) end
   save_chunk(batch, chunk, rec)

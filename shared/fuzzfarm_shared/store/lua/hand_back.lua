@@ -14,7 +14,7 @@ if not rec or rec.t ~= token or rec.s ~= 'l' then return 'fenced' end
 if mode == 'rest' then
   local k = tonumber(ARGV[7])
   if k >= rec.b then return 'ok' end
-  local rest = {n = rec.n, p = rec.p, a = k, b = rec.b, m = ARGV[8], l = rec.l, r = rec.r}
+  local rest = {n = rec.n, p = rec.p, a = k, b = rec.b, m = ARGV[8], l = rec.l, r = rec.r, g = rec.g}
   if ARGV[12] == '1' then
     rest.d, rest.u, rest.x = math.min(rec.d, CAREFUL_DEATHS), math.min(rec.u, CAREFUL_DEATHS), rec.x
   end

@@ -1,5 +1,5 @@
--- Shared by all scripts. KEYS[1] is the namespace; `part`, `ARQ`, `KIND`, `LANES` and `PRIORITIES` are written by server.py
--- from keys.py.
+-- Shared by all scripts. KEYS[1] is the namespace; `part`, `ARQ`, `KIND`, `PHASE`, `LANES` and `PRIORITIES` are written by
+-- server.py from keys.py.
 --
 -- The life of a chunk, kept as one record in the batch's chunks hash until the batch has ended:
 --
@@ -16,8 +16,9 @@
 -- reply. Keys are made from names in data, so the scripts need one server, not a cluster.
 --
 -- Record: s state ("w", "l", "d": done, with its last token and nothing else), t token, n attempt, p payload, a, b units [a, b), m units with an outcome (packed by the
--- client), e until when its lease was extended after an outage, q last commit, d deaths, u those of them of which no recorder told, o token of the
--- worker that died last, x which examples ran when workers died ({first, last, deaths}) and y the token of the last of these workers, l lane,
+-- client), e until when its lease was extended after an outage, q last commit, d deaths, u those of them in which nobody knows what ran, o token of the
+-- last of these, i what a shard does that is tried again (a `Phase`, or nil: it waits), v deaths in a row while its target
+-- was loaded, g examples of it that were blamed, x which examples ran when workers died ({first, last, deaths}) and y the token of the last of these workers, l lane,
 -- w worker, r workers that refused it, k kind (a `ChunkKind`, or nil), f id of the finding that it examines.
 
 local ns = KEYS[1]
@@ -103,7 +104,7 @@ end
 
 -- Give a chunk a new token and let arq and a waiting worker see it, in front of others if it is to be `first`.
 local function enqueue(batch, chunk, rec, bits, first)
-  rec.s, rec.t, rec.w, rec.e = 'w', rec.n .. '-' .. bits, nil, nil
+  rec.s, rec.t, rec.w, rec.e, rec.i = 'w', rec.n .. '-' .. bits, nil, nil, nil
   save_chunk(batch, chunk, rec)
   local id = attempt_id(batch, chunk, rec)
   local meta = redis.call('HMGET', key(batch, part.META), 'ttl', 'priority')
@@ -122,7 +123,7 @@ end
 -- A chunk with a fresh record: `fields` overrides the defaults; `first` as for `enqueue`.
 local function new_chunk(batch, fields, bits, first)
   local chunk = redis.call('HINCRBY', key(batch, part.META), 'chunks', 1) - 1
-  local rec = {n = 1, m = '', q = 0, d = 0, u = 0}
+  local rec = {n = 1, m = '', q = 0, d = 0, u = 0, v = 0, g = 0}
   for name, value in pairs(fields) do rec[name] = value end
   enqueue(batch, tostring(chunk), rec, bits, first)
   return chunk

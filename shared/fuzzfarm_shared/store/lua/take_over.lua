@@ -37,14 +37,26 @@ if last and now - last > ABSENCE_MS then
   end
 end
 
+-- Count the death of a worker that held a chunk, unless its recorder told what ran. A shard that was tried for the first
+-- time has not said what it did; one that is tried again is innocent as long as it waits.
+local function count_death(rec, token)
+  local ran = rec.i == PHASE.RUNNING or rec.d == 0
+  if rec.i == PHASE.LOADING then
+    rec.v = rec.v + 1
+  elseif ran and rec.y ~= token then
+    rec.u, rec.o = rec.u + 1, token
+  end
+  rec.d = rec.d + 1
+end
+
 local freed = 0
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', LEASES, '-inf', now, 'LIMIT', 0, most)) do
   local batch, chunk, token = parse_attempt(id)
   local rec = load_chunk(batch, chunk)
   redis.call('ZREM', LEASES, id)
   if rec and rec.t == token and rec.s == 'l' then
-    rec.n, rec.d, rec.q, rec.o = rec.n + 1, rec.d + 1, 0, token
-    if rec.y ~= token then rec.u = rec.u + 1 end
+    count_death(rec, token)
+    rec.n, rec.q = rec.n + 1, 0
     enqueue(batch, chunk, rec, bits())
     freed = freed + 1
   end

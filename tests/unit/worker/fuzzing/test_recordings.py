@@ -11,6 +11,7 @@ import sys
 import time
 from contextlib import aclosing
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from hypothesis import given
@@ -263,14 +264,19 @@ def told_in(root: Path) -> list[Recording]:
     return Dead(folder).recordings()
 
 
-def test_a_shard_is_recorded_for_its_owner_while_it_runs_and_not_afterwards(tmp_path: Path) -> None:
+@pytest.mark.parametrize("isolation", ["child", "none"])
+def test_a_shard_is_recorded_for_its_owner_while_it_runs_and_not_afterwards(
+    tmp_path: Path, isolation: Literal["child", "none"]
+) -> None:
+    fuzz = operation("fuzzing_subjects:passes", isolation=isolation)
+
     async def main() -> None:
         with Recordings("farm", tmp_path) as recordings:
             async with (
                 ProcessManager() as processes,
                 FuzzChildren(processes, 1, nursery=Nursery(processes, recordings=recordings)) as children,
             ):
-                shard = children.run_shard(operation("fuzzing_subjects:passes"), 0, 10**9, owner="me")
+                shard = children.run_shard(fuzz, 0, 10**9, owner="me")
                 async with aclosing(shard):
                     for _ in range(4):
                         progress = await anext(shard)
@@ -278,7 +284,7 @@ def test_a_shard_is_recorded_for_its_owner_while_it_runs_and_not_afterwards(tmp_
                     assert told.owner == "me"
                     assert 0 < progress.next_index <= told.first <= told.last
                 assert told_in(tmp_path) == []
-                async for progress in children.run_shard(operation("fuzzing_subjects:passes"), 0, 20, owner="me"):
+                async for progress in children.run_shard(fuzz, 0, 20, owner="me"):
                     assert progress.next_index <= 20
                 assert told_in(tmp_path) == []
                 assert children.started == 1

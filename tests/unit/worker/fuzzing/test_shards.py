@@ -213,6 +213,32 @@ def test_children_stay_warm_for_the_next_shard_of_their_target() -> None:
     assert asyncio.run(main()) == [1, 1, 2, 3]
 
 
+def test_a_child_that_was_loaded_when_there_was_room_is_warm() -> None:
+    """Seen to fail where `before` is awaited before there is room."""
+
+    async def main() -> None:
+        said = asyncio.Event()
+
+        async def say() -> None:
+            said.set()
+
+        async with pool(1) as children:
+            fuzz = operation("passes")
+            async with aclosing(children.run_shard(fuzz, 0, 10**9)) as shard:
+                await anext(shard)
+                loading = asyncio.create_task(children.load(operation("exits"), before=say))
+                for _ in range(3):
+                    await anext(shard)
+                assert not said.is_set()
+            await loading
+            assert said.is_set()
+            assert children.started == 2
+            await progress_of(children, operation("exits"), 0, 1)
+            assert children.started == 2
+
+    asyncio.run(main())
+
+
 def test_closing_stops_after_the_current_example_and_keeps_the_child() -> None:
     async def main() -> tuple[int, int]:
         async with pool(1) as children:

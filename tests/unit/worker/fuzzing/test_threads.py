@@ -19,7 +19,10 @@ from fuzzfarm_shared.merging import merge
 from fuzzfarm_shared.operations import FuzzOperation
 from fuzzfarm_shared.outcomes import ErrorKind, Finding, FuzzResult
 from fuzzfarm_worker.fuzzing import FuzzChildren, interpreter
+from fuzzfarm_worker.fuzzing.nursery import Nursery
+from fuzzfarm_worker.fuzzing.recordings import LOCK, Recordings
 from fuzzfarm_worker.fuzzing.threads import MOST_HANGING
+from fuzzfarm_worker.processes import ProcessManager
 
 END_S = 20.0
 
@@ -140,6 +143,23 @@ def test_a_hang_in_a_thread_is_the_finding_that_it_is_in_a_child_and_the_rest_ru
     assert finding.location.endswith("in waits_sometimes")
     assert finding.traceback.startswith("Stack (most recent call first):\n")
     assert len(threads()) == here.children_replaced
+
+
+def test_a_thread_that_is_given_up_leaves_no_recorder(tmp_path: Path) -> None:
+    """Seen to fail where its file goes with its cells, which stay mapped (`TargetThread.close`)."""
+
+    async def main() -> None:
+        with Recordings("farm", tmp_path) as recordings:
+            async with ProcessManager() as processes:
+                nursery = Nursery(processes, recordings=recordings)
+                async with FuzzChildren(processes, 1, nursery=nursery) as children:
+                    result = await result_of(children, in_thread("waits", example_timeout_s=0.2), 1)
+                    assert result.findings[0].type == "hang"
+                assert len(threads()) == 1
+                [folder] = tmp_path.iterdir()
+                assert [path.name for path in folder.iterdir()] == [LOCK]
+
+    asyncio.run(main())
 
 
 def test_an_example_that_hangs_is_not_run_twice_in_a_shard() -> None:

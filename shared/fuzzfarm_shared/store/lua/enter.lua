@@ -1,0 +1,10 @@
+-- Say what an attempt at a shard does from now on, whose worker may die of that. ARGV: batch, chunk, token, phase.
+-- Returns "ok" or "fenced".
+local batch, chunk, token, phase = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+write_even_if_full()
+local rec = load_chunk(batch, chunk)
+if not rec or rec.t ~= token or rec.s ~= 'l' then return 'fenced' end
+rec.i = phase
+if phase == PHASE.RUNNING then rec.v = 0 end
+save_chunk(batch, chunk, rec)
+return 'ok'
