@@ -30,11 +30,13 @@ class Suspects:
         first: the first of them.
         last: the last of them.
         deaths: how many workers.
+        newest: whether the worker that died last is one of them.
     """
 
     first: int
     last: int
     deaths: int
+    newest: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +50,9 @@ class Claim:
         start: first unit of the chunk.
         stop: unit after its last.
         done: units that have their outcome from earlier attempts.
-        deaths: how many leases of this chunk ended with their worker.
+        deaths: how many leases of this chunk ended with their worker; less once some of it was done.
         unrecorded: in how many of these nobody knows what ran.
-        loading_deaths: how many of the last ones in a row came while its target was loaded.
+        loading_deaths: how many workers in a row died while they loaded the target of its operation.
         blamed: examples that were found to kill workers.
         suspects: what the recorders told of the last ones; None: nothing.
         attempt: number of this attempt, counted from 1.
@@ -197,7 +199,7 @@ class AttemptStore:
             return Refused()
         envelope, payload, start, stop, done, deaths, number, submit_id = reply[1:9]
         reason, now_ms, first_claim_ms, kind, commits, lane, given_up, order, fuzzed_ms = reply[9:18]
-        unrecorded, loading_deaths, blamed, first, last, recorded, *enclosed = reply[18:]
+        unrecorded, loading_deaths, blamed, first, last, recorded, newest, *enclosed = reply[18:]
         return Claim(
             id=attempt,
             envelope=envelope,
@@ -209,7 +211,7 @@ class AttemptStore:
             unrecorded=unrecorded,
             loading_deaths=loading_deaths,
             blamed=blamed,
-            suspects=Suspects(first, last, recorded) if recorded else None,
+            suspects=Suspects(first, last, recorded, newest == 1) if recorded else None,
             attempt=number,
             submit_id=submit_id.decode(),
             stop_reason=_stop_reason(reason),

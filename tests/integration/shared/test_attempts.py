@@ -172,13 +172,13 @@ def test_a_recorder_tells_of_the_last_death_once_before_or_after_the_lease_ends(
         await freed_by(store)
         fourth = await running(store, "w4")
         claim = fourth.claim
-        assert (claim.deaths, claim.unrecorded, claim.suspects) == (3, 1, Suspects(15, 20, 2))
+        assert (claim.deaths, claim.unrecorded, claim.suspects) == (3, 1, Suspects(15, 20, 2, newest=False))
         assert await store.worker().suspect(third.claim.id, 15, 15)  # late: the next attempt runs already
         assert not await store.worker().suspect(second.claim.id, 30, 30)
         await freed_by(store)
         fifth = await running(store, "w5")
         claim = fifth.claim
-        assert (claim.deaths, claim.unrecorded, claim.suspects) == (4, 1, Suspects(15, 15, 3))
+        assert (claim.deaths, claim.unrecorded, claim.suspects) == (4, 1, Suspects(15, 15, 3, newest=False))
         assert await store.worker().suspect(fifth.claim.id, 50, 50)
         await freed_by(store)
         claim = (await store.take(store.worker("w6"))).claim
@@ -205,20 +205,49 @@ def test_deaths_are_not_held_against_what_was_not_done_yet_when_some_of_it_was(d
     drive(steps)
 
 
-@pytest.mark.parametrize("suspected", [True, False])
-def test_a_rest_is_suspected_like_the_part_that_is_kept_where_that_is_said(drive: Drive, suspected: bool) -> None:
+RESTS = {
+    "all of it is": (True, (10, 40), (2, 2, None)),
+    "all of it is, and some of it was told": (True, (10, 70), (2, 2, Suspects(10, 70, 1, newest=False))),
+    "none of it is": (False, (10, 40), (0, 0, None)),
+    "some of it was told": (False, (10, 70), (2, 0, Suspects(10, 70, 1, newest=False))),
+}
+
+
+@pytest.mark.parametrize(("suspected", "told", "expected"), RESTS.values(), ids=RESTS)
+def test_a_rest_is_suspected_where_that_is_said_and_of_what_recorders_told(
+    drive: Drive, suspected: bool, told: tuple[int, int], expected: tuple[int, int, Suspects | None]
+) -> None:
+    """Seen to fail where `x` is dropped with `suspected` (hand_back.lua): a known killer kills twice more."""
+
     async def steps(store: StoreHarness) -> None:
         await store.append(0, fuzz_payload(0, 100), seal=True)
         for deaths in range(4):
             chunk = await running(store, f"w{deaths}")
             if deaths == 0:
-                assert await store.worker().suspect(chunk.claim.id, 10, 70)
+                assert await store.worker().suspect(chunk.claim.id, *told)
             await freed_by(store)
         holder = await store.take(store.worker())
         await holder.store.hand_back_rest(holder.claim.id, holder.done, 0, 50, 100, suspected=suspected)
         claim = (await store.take(store.worker())).claim
-        told = (claim.deaths, claim.unrecorded, claim.suspects)
-        assert told == ((2, 2, Suspects(10, 70, 1)) if suspected else (0, 0, None))
+        assert (claim.deaths, claim.unrecorded, claim.suspects) == expected
+
+    drive(steps)
+
+
+def test_what_was_told_too_late_counts_once(drive: Drive) -> None:
+    """Seen to fail where the late word leaves `o` (suspect.lua): there are -1 unrecorded deaths then."""
+
+    async def steps(store: StoreHarness) -> None:
+        await store.append(0, fuzz_payload(0, 100), seal=True)
+        first = await running(store, "w1")
+        await freed_by(store)
+        assert await store.worker().suspect(first.claim.id, 10, 10)
+        second = await running(store, "w2")
+        assert await store.worker().suspect(second.claim.id, 10, 12)
+        await freed_by(store)
+        assert not await store.worker().suspect(first.claim.id, 10, 10)
+        claim = (await store.take(store.worker())).claim
+        assert (claim.deaths, claim.unrecorded, claim.suspects) == (2, 0, Suspects(10, 10, 2))
 
     drive(steps)
 
@@ -246,6 +275,27 @@ def test_a_shard_is_suspected_only_of_what_it_did_when_it_is_tried_again(drive: 
             await chunk.store.hand_back_all(claim.id, claim.done)
         assert claim.deaths == len(phases)
         assert told == [(1, 0), (1, 0), (1, 1), (1, 1), (1, 2), (2, 0), (2, 1)]
+
+    drive(steps)
+
+
+def test_deaths_while_a_target_is_loaded_count_for_all_shards_of_the_operation_until_one_of_them_has_it(
+    drive: Drive,
+) -> None:
+    """Seen to fail where each shard counts for itself: an operation in many shards kills as many times more workers."""
+
+    async def steps(store: StoreHarness) -> None:
+        await store.append(0, fuzz_payload(0, 100), seal=True)
+        whole = await store.take(store.worker())
+        await whole.store.hand_back_rest(whole.claim.id, whole.done, 0, 50, 100)
+        await whole.store.hand_back_all(whole.claim.id, whole.done)
+        told = []
+        for phase in (*[ShardPhase.LOADING] * 3, ShardPhase.RUNNING, ShardPhase.LOADING):
+            chunk = await store.take(store.worker("w", SHORT_S))
+            told.append((chunk.claim.start, chunk.claim.loading_deaths))
+            assert await chunk.store.enter(chunk.claim.id, phase)
+            await freed_by(store)
+        assert told == [(0, 0), (50, 1), (0, 2), (50, 3), (0, 0)]
 
     drive(steps)
 

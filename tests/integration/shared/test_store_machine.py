@@ -224,6 +224,12 @@ class StoreMachine(RuleBasedStateMachine):
         for _ in range(times):
             assert self.run(chunk.store.suspect(chunk.claim.id, chunk.claim.start, chunk.stop)) == useful
 
+    @precondition(lambda self: self.zombies)
+    @rule(place=PLACE)
+    def a_dead_worker_is_told_of_again(self, place: int) -> None:
+        chunk = self.zombies[place % len(self.zombies)]
+        self.run(chunk.store.suspect(chunk.claim.id, chunk.claim.start, chunk.stop))
+
     async def end_lease(self, chunk: Held) -> None:
         name, attempt = self.settings.keys.leases, str(chunk.claim.id)
         await self.store.client.zadd(name, {attempt: 1}, xx=True)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import shutil
 from collections import Counter
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +18,11 @@ from fuzzfarm import FuzzOperation
 from fuzzfarm_shared.keys import AttemptId, ShardPhase
 from fuzzfarm_shared.outcomes import ErrorKind, Finding
 from fuzzfarm_shared.settings import WorkerHostSettings
-from fuzzfarm_shared.store import Claim, Commit, CommitReply
+from fuzzfarm_shared.store import AttemptStore, Claim, Commit, CommitReply
 from fuzzfarm_worker.chunks import Attempt, work_of
-from fuzzfarm_worker.chunks.suspicion import MOST_BLAMED
+from fuzzfarm_worker.chunks.suspicion import MOST_BLAMED, MOST_LOADING_DEATHS
 from fuzzfarm_worker.fuzzing import FuzzChildren, ShardProgress
+from fuzzfarm_worker.processes import ProcessStartError
 
 
 class NotingStore(HeldStore):
@@ -42,16 +45,18 @@ class NotingStore(HeldStore):
 
 
 class WatchedChildren(FuzzChildren):
-    """Notes how many single examples run at the same time, and how many shards seem to run with each of them."""
+    """Notes what runs, how many suspects do so at the same time, and how many shards seem to run with each of them."""
 
     store: NotingStore
+    ran: list[range]
+    seem: Counter[int]
     running = 0
     most = 0
-    seem: Counter[int]
 
     async def run_shard(
         self, operation: FuzzOperation, start: int, stop: int, **options: Any
     ) -> AsyncGenerator[ShardProgress, None]:
+        self.ran.append(range(start, stop))
         alone = stop == start + 1
         self.running += alone
         self.most = max(self.most, self.running)
@@ -60,6 +65,28 @@ class WatchedChildren(FuzzChildren):
         async for progress in super().run_shard(operation, start, stop, **options):
             yield progress
         self.running -= alone
+
+    async def load(self, operation: FuzzOperation, **options: Any) -> None:
+        self.running += 1
+        self.most = max(self.most, self.running)
+        await super().load(operation, **options)
+        self.running -= 1
+
+    async def blame(self, *args: Any, **options: Any) -> Finding:
+        self.running += 1
+        self.most = max(self.most, self.running)
+        found = await super().blame(*args, **options)
+        self.running -= 1
+        return found
+
+
+@asynccontextmanager
+async def watched(at: Bench, store: NotingStore) -> AsyncIterator[WatchedChildren]:
+    """Have the worker's examples run in children that are watched."""
+    station = at.host.station
+    async with WatchedChildren(station.tools.processes, 2) as children:
+        station.children, children.store, children.ran, children.seem = children, store, [], Counter()
+        yield children
 
 
 def fuzz(examples: int = 300) -> FuzzOperation:
@@ -107,6 +134,8 @@ KILLERS = {
     "two recorders told": [range(90, 105), range(102, 103)],
     "recorders told of three deaths": [range(90, 105), range(102, 105), range(102, 103)],
     "two recorders told, and one did not": [None, range(102, 103), range(102, 103)],
+    "two recorders told, and two did not": [None, None, range(102, 103), range(102, 103)],
+    "one did not, when it was proven": [range(102, 103), range(102, 103), None, None, None],
 }
 
 
@@ -118,13 +147,15 @@ def test_the_one_example_that_ran_whenever_workers_died_is_a_finding_and_does_no
         async with bench(slow_commits, NotingStore, [fuzz()]) as (at, store):
             for ran in deaths:
                 await at.die(1, ran)
-            [finding] = await findings(at)
+            async with watched(at, store) as children:
+                [finding] = await findings(at)
             times = sum(ran is not None for ran in deaths)
-            assert (finding.kind, finding.message) == (
+            assert (finding.kind, finding.index, finding.message) == (
                 ErrorKind.WORKER_LOST,
+                102,
                 f"{times} workers died while they ran this example",
             )
-            assert store.examples[:2] == [102, 1]
+            assert not any(102 in shard for shard in children.ran)
             assert sum(store.examples) == 300
 
     asyncio.run(scenario())
@@ -190,11 +221,13 @@ def test_a_target_that_kills_whoever_loads_it_is_given_up(slow_commits: WorkerHo
     async def scenario() -> None:
         async with bench(slow_commits, NotingStore, [fuzz()]) as (at, _):
             await at.die(1, phase=None)
-            await at.die(3, phase=ShardPhase.LOADING)
+            await at.die(MOST_LOADING_DEATHS, phase=ShardPhase.LOADING)
             await at.run_all()
             error = (await at.batch.wait(30.0)).errors["f"]
             assert error.kind is ErrorKind.WORKER_LOST
-            assert error.message.startswith("3 workers died while they loaded farm_targets:fuzz_nothing: load it in ")
+            assert error.message.startswith(
+                "10 workers in a row died while they loaded farm_targets:fuzz_nothing: load"
+            )
 
     asyncio.run(scenario())
 
@@ -215,6 +248,67 @@ def test_a_target_whose_examples_go_on_killing_workers_is_given_up_and_its_findi
             assert error.kind is ErrorKind.WORKER_LOST
             assert error.message.startswith("10 examples of farm_targets:fuzz_nothing have killed workers: see ")
             assert store.examples == [1] * MOST_BLAMED
+            [finding] = await at.farm.findings("farm_targets:fuzz_nothing")
+            assert (finding.kind, finding.count) == (ErrorKind.WORKER_LOST, MOST_BLAMED)
+
+    asyncio.run(scenario())
+
+
+def test_waiting_for_other_suspects_does_not_count_as_time_of_a_shard(slow_commits: WorkerHostSettings) -> None:
+    async def scenario() -> None:
+        quick = fuzz().model_copy(update={"timeout_s": 2.0})
+        async with bench(slow_commits, NotingStore, [quick]) as (at, _):
+            await at.die(1, range(10))
+            async with at.host.station.suspects:
+                running = asyncio.create_task(at.run_all())
+                await asyncio.wait([running], timeout=3.0)
+            await running
+            assert await findings(at) == []
+
+    asyncio.run(scenario())
+
+
+def test_a_worker_that_leaves_loads_nothing(slow_commits: WorkerHostSettings) -> None:
+    async def scenario() -> None:
+        async with bench(slow_commits, NotingStore, [fuzz()]) as (at, store):
+            await at.die(1, range(10))
+            leaving = await at.attempt()
+            leaving.stopping = True
+            await leaving.run()
+            waiting, suspects = await at.attempt(), at.host.station.suspects
+            async with suspects:
+                running = asyncio.create_task(waiting.run())
+                while suspects._wanted < 2:
+                    await asyncio.sleep(0.01)
+                waiting.stopping = True
+            await running
+            assert "phases" not in store.__dict__
+            assert at.host.station.children.started == 0
+            assert await findings(at) == []
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("error", [ProcessStartError(["python"], "no room"), OSError(errno.EMFILE, "too many files")])
+def test_a_worker_that_cannot_load_a_target_leaves_it_to_others(
+    slow_commits: WorkerHostSettings, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """Seen to fail where such an error leaves the chunk to its lease (`Nursery.child`): it counts as a death."""
+
+    async def fail(*_: Any, **__: Any) -> None:
+        raise error
+
+    async def scenario() -> None:
+        async with bench(slow_commits, NotingStore, [fuzz()]) as (at, _):
+            await at.die(1, range(10))
+            with monkeypatch.context() as patch:
+                patch.setattr(at.host.station.nursery, "_forked", fail)
+                other = AttemptStore(at.host.server, "other", 60.0)
+                await other.take_over(b"alive", 60.0)
+                await (await at.attempt()).run()
+            claim = await other.claim(AttemptId.parse((await at.waiting())[0]))
+            assert isinstance(claim, Claim)
+            assert (claim.deaths, claim.loading_deaths) == (1, 0)
 
     asyncio.run(scenario())
 
@@ -232,24 +326,26 @@ def test_a_worker_that_cannot_read_recordings_works_on(slow_commits: WorkerHostS
     asyncio.run(scenario())
 
 
-def test_suspects_of_two_operations_never_run_at_the_same_time_on_one_worker(slow_commits: WorkerHostSettings) -> None:
+@pytest.mark.parametrize("proven", [False, True])
+def test_suspects_of_two_operations_never_run_at_the_same_time_on_one_worker(
+    slow_commits: WorkerHostSettings, proven: bool
+) -> None:
     """Seen to fail without `station.suspects`, and without WAITING (chunks/shards.py): both would be blamed."""
 
     async def scenario() -> None:
         operations = [fuzz().model_copy(update={"key": key}) for key in "ab"]
         async with bench(slow_commits, NotingStore, [*operations]) as (at, store):
-            station = at.host.station
             for _ in operations:
                 await at.die(1, range(20))  # the first that waits; it then waits behind the other
-            async with WatchedChildren(station.tools.processes, 2) as children:
-                station.children, children.store, children.seem = children, store, Counter()
+            await at.die(int(proven), range(5, 6))
+            async with watched(at, store) as children:
                 claims = [await at.host.store.claim(AttemptId.parse(name)) for name in await at.waiting()]
                 attempts = [Attempt(at.host.station, claim, work_of) for claim in claims if isinstance(claim, Claim)]
                 assert [attempt.claim.suspects is not None for attempt in attempts] == [True, True]
                 await asyncio.gather(*(attempt.run() for attempt in attempts))
                 assert children.most == 1
-                assert children.seem.total() == 40
-                assert children.seem[1] >= 37, "one that is just about to wait may seem to run"
+                assert children.seem.total() == (20 if proven else 40)
+                assert proven or children.seem[1] >= 37, "one that is just about to wait may seem to run"
             await at.run_all()
 
     asyncio.run(scenario())

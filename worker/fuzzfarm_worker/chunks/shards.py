@@ -17,7 +17,7 @@ from fuzzfarm_shared.outcomes import ErrorKind, FuzzResult, OperationError
 from fuzzfarm_worker.chunks.admission import admitted
 from fuzzfarm_worker.chunks.attempt import Attempt
 from fuzzfarm_worker.chunks.results import commit_result, nothing, sealed
-from fuzzfarm_worker.chunks.suspicion import Suspicion
+from fuzzfarm_worker.chunks.suspicion import Blame, Suspicion
 from fuzzfarm_worker.chunks.turns import LOOK_EVERY_S, SHARE_OF_AGE, Circumstances, Turn
 from fuzzfarm_worker.fuzzing import ShardProgress
 
@@ -39,13 +39,14 @@ class ShardWork:
     def __init__(self, attempt: Attempt, operation: FuzzOperation) -> None:
         self._attempt = attempt
         self._operation = operation
-        self._suspicion = Suspicion(attempt.claim)
         self._pending: list[FuzzResult] = []
         self._told = attempt.station.told
         self._next = attempt.claim.start
         runs = attempt.done.runs
         if runs and runs[0][0] <= attempt.claim.start:
             self._next = runs[0][1]
+        self._suspicion = Suspicion(attempt.claim, self._next)
+        self._limit = asyncio.timeout(None)
         self._committed = self._next
         self._committed_at = time.monotonic()
         self._news: set[str] = set()
@@ -62,7 +63,7 @@ class ShardWork:
             await self._fail(ErrorKind.WORKER_LOST, reason)
             return
         try:
-            async with asyncio.timeout(self._operation.timeout_s):
+            async with asyncio.timeout(self._operation.timeout_s) as self._limit:
                 await self._run_examples(deadline_s)
         except TargetError as exc:
             log.warning("a target was refused", chunk=str(attempt.claim.id), reason=str(exc))
@@ -93,10 +94,11 @@ class ShardWork:
         attempt = self._attempt
         ends_at = None if deadline_s is None else time.monotonic() + deadline_s
         self._operation = admitted(self._operation, attempt.station.tools.allowed)
-        if attempt.claim.deaths:  # an example may have killed the worker that it ran in: now it kills a child
+        if attempt.claim.deaths:
+            # An example may have killed the worker that it ran in: now it kills a child.
             self._operation = self._operation.model_copy(update={"isolation": "child"})
             await self._load()
-        suspects = self._suspicion.examples(self._next, attempt.stop)
+        suspects = self._suspicion.examples(attempt.stop)
         if self._suspicion.is_blind and suspects.stop < attempt.stop:
             await attempt.hand_back_from(suspects.stop, suspected=False)
         await self._run_turns(suspects.start, ends_at)
@@ -107,7 +109,9 @@ class ShardWork:
     async def _load(self) -> None:
         """Have a child, and say so before and after, because loading the target may have killed the worker, too."""
         attempt = self._attempt
-        async with attempt.station.suspects:
+        async with self._only_suspect():
+            if attempt.stopping:
+                return
             await attempt.station.children.load(self._operation, before=lambda: attempt.enter(ShardPhase.LOADING))
         await attempt.enter(ShardPhase.RUNNING)
 
@@ -115,35 +119,44 @@ class ShardWork:
         """Commit each example before the next starts, and blame the one that is known to have killed workers."""
         attempt = self._attempt
         await self.leave()
-        if deaths := self._suspicion.deaths_of(self._next):
-            await self._blame_next(deaths)
         while self._next < min(suspects.stop, attempt.stop) and not attempt.stopping:
             if ends_at is not None and time.monotonic() >= ends_at:
                 return
             async with self._alone():
-                async for progress in self._examples(self._next + 1):
-                    self._take(progress)
+                if blame := self._suspicion.blame(self._next):
+                    await self._take_blamed(blame)
+                else:
+                    async for progress in self._examples(self._next + 1):
+                        self._take(progress)
                 if self._next < attempt.stop:
                     await self._commit(self._next)
 
-    async def _blame_next(self, deaths: int) -> None:
-        """Commit the next example as a finding, without running it."""
-        children, generate = self._attempt.station.children, self._suspicion.may_generate
-        async with self._alone():
-            blamed = await children.blame(self._operation, self._next, deaths, generate=generate)
-        self._pending.append(replace(nothing(self._operation.seed), examples=1, findings=[blamed]))
+    async def _take_blamed(self, blame: Blame) -> None:
+        """Take the next example for a finding, without running it."""
+        children, seed = self._attempt.station.children, self._operation.seed
+        finding = await children.blame(self._operation, blame.index, blame.deaths, generate=blame.may_generate)
+        self._pending.append(replace(nothing(seed), examples=1, findings=[finding]))
         self._next += 1
-        await self._commit(self._next)
 
     @asynccontextmanager
     async def _alone(self) -> AsyncIterator[None]:
-        """Let no other suspect run on this worker; as long as others do, say that this one only waits."""
+        """Run while no other suspect runs on this worker; as long as others do, say that this one only waits."""
         attempt, waits = self._attempt, self._attempt.station.suspects.busy
         if waits:
             await attempt.enter(ShardPhase.WAITING)
-        async with attempt.station.suspects:
+        async with self._only_suspect():
             if waits:
                 await attempt.enter(ShardPhase.RUNNING)
+            yield
+
+    @asynccontextmanager
+    async def _only_suspect(self) -> AsyncIterator[None]:
+        """Wait until no other suspect runs on this worker, which does not count as time of this shard."""
+        when, since = self._limit.when(), asyncio.get_running_loop().time()
+        self._limit.reschedule(None)
+        async with self._attempt.station.suspects:
+            waited_s = asyncio.get_running_loop().time() - since
+            self._limit.reschedule(None if when is None else when + waited_s)
             yield
 
     def _examples(

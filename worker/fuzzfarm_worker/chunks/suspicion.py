@@ -20,8 +20,27 @@ RECORDED_DEATHS = 2
 CAREFUL_EXAMPLES = 10_000
 """Examples that run one by one at most; they take about half a minute."""
 
+MOST_LOADING_DEATHS = 10
+"""So many workers in a row must have died while they loaded a target to give its operation up: more than `MOST_DEATHS`,
+because what else they did may have killed most of them, and because all of the operation is lost."""
+
 MOST_BLAMED = 10
 """Examples of one shard and of what it shared out that may kill workers; then the operation is given up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Blame:
+    """Why an example is a finding without running once more.
+
+    Attributes:
+        index: the example.
+        deaths: how many workers died while it ran.
+        may_generate: whether it may be generated, so that the finding says what it is.
+    """
+
+    index: int
+    deaths: int
+    may_generate: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,45 +49,54 @@ class Suspicion:
 
     Attributes:
         claim: of the shard.
+        first: its first example without an outcome.
     """
 
     claim: Claim
+    first: int
 
     @property
     def is_blind(self) -> bool:
         """Whether too many of them died for reasons of which nobody knows anything."""
         return self.claim.unrecorded >= ONE_BY_ONE_DEATHS
 
-    @property
-    def may_generate(self) -> bool:
-        """Whether what is blamed may be generated: a death that it does not explain may have come of just that."""
-        return self.claim.unrecorded in {0, MOST_DEATHS}
-
-    def examples(self, following: int, stop: int) -> range:
-        """Return those from `following` to `stop` of which one may have killed workers."""
-        told = self.claim.suspects
+    def examples(self, stop: int) -> range:
+        """Return those before `stop` of which one may have killed workers."""
+        told, first = self.claim.suspects, self.first
         if self.is_blind:
-            return range(following, min(following + CAREFUL_EXAMPLES, stop))
-        if told is None or told.last < following:
+            return range(first, min(first + CAREFUL_EXAMPLES, stop))
+        if told is None or told.last < first:
             return range(stop, stop)
-        start = min(max(told.first, following), stop)
+        start = min(max(told.first, first), stop)
         return range(start, min(told.last + 1, start + CAREFUL_EXAMPLES, stop))
 
-    def deaths_of(self, following: int) -> int:
-        """Return how many workers died while this example ran, the next one; 0 where that is not certain enough."""
-        if self.claim.unrecorded >= MOST_DEATHS:
-            return self.claim.unrecorded
+    def blame(self, index: int) -> Blame | None:
+        """Return why an example is to be blamed; None where that is not certain enough.
+
+        A worker that died after the evidence was complete may have died of generating the example for its finding.
+        """
+        proven, deaths = self._proven, self.claim.unrecorded
+        if proven is not None and proven.index == index:
+            return proven
+        enough = MOST_DEATHS + (proven is not None)
+        if index == self.first and deaths >= enough:
+            return Blame(index, deaths, may_generate=deaths == enough)
+        return None
+
+    @property
+    def _proven(self) -> Blame | None:
+        """The example that alone ran at enough deaths, by the word of recorders."""
         match self.claim.suspects:
-            case Suspects(first, last, deaths) if first == last == following and deaths >= RECORDED_DEATHS:
-                return deaths
-        return 0
+            case Suspects(first, last, deaths, newest) if first == last and deaths >= RECORDED_DEATHS:
+                return Blame(first, deaths, may_generate=newest)
+        return None
 
     def reason_to_give_up(self, target: str) -> str | None:
         """Return why this would go on killing workers; None: nobody says that it would."""
         claim = self.claim
-        if claim.loading_deaths >= MOST_DEATHS:
+        if claim.loading_deaths >= MOST_LOADING_DEATHS:
             return (
-                f"{claim.loading_deaths} workers died while they loaded {target}: "
+                f"{claim.loading_deaths} workers in a row died while they loaded {target}: "
                 "load it in an interpreter of its own to see what it does there"
             )
         if claim.blamed >= MOST_BLAMED:

@@ -4,7 +4,7 @@
 -- not (it is queued again for them); else {"ok", envelope, payload, a, b, units done, deaths, attempt, submit id, stop reason, now,
 -- first claim of the payload (ms), kind, last commit, lane, given up, order to cancel,
 -- first claim of a shard of the batch (ms), deaths in which nobody knows what ran, deaths while the target was loaded, examples blamed,
--- what recorders told: first, last, of how many deaths (-1, -1, 0: nothing), what it encloses...}: results of shards for a
+-- what recorders told: first, last, of how many deaths (-1, -1, 0: nothing), whether of the last one (0/1), what it encloses...}: results of shards for a
 -- merge, id and finding for an examination.
 local batch, chunk, token, worker, lease_ms = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
 local id = batch .. '/' .. chunk .. '@' .. token
@@ -38,8 +38,8 @@ local reply = {'ok', redis.call('HGET', payloads, rec.p), rec.p, rec.a, rec.b, r
   redis.call('HGET', meta, 'submit'), stop_reason(meta), now, tonumber(redis.call('HGET', payloads, 'd' .. rec.p)),
   rec.k or '', rec.q, rec.l,
   redis.call('HEXISTS', payloads, 'x' .. rec.p), redis.call('HGET', meta, 'order') or '',
-  tonumber(redis.call('HGET', meta, 'fuzzed') or now), rec.u, rec.v, rec.g, x.first,
-  x.last, x.deaths}
+  tonumber(redis.call('HGET', meta, 'fuzzed') or now), rec.u,
+  tonumber(redis.call('HGET', payloads, 'v' .. rec.p) or 0), rec.g, x.first, x.last, x.deaths, rec.z and 1 or 0}
 if rec.k == KIND.EXAMINATION then
   reply[#reply + 1], reply[#reply + 2] = rec.f, redis.call('HGET', payloads, 'f' .. rec.p .. ':' .. rec.f) or ''
 elseif rec.k == KIND.MERGE then

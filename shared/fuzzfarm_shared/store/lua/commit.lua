@@ -68,7 +68,7 @@ if left == 1 and partial and redis.call('HEXISTS', payloads, 'e' .. rec.p) == 1 
 elseif left == 0 and partial then
   new_chunk(batch, {p = rec.p, a = 0, b = 0, l = LANES[1], k = KIND.MERGE}, ARGV[14])
 elseif (left <= 0 and not partial) or (rec.k == KIND.MERGE and final) then
-  redis.call('HDEL', payloads, rec.p, 'r' .. rec.p, 'l' .. rec.p, 'd' .. rec.p, 'x' .. rec.p)
+  redis.call('HDEL', payloads, rec.p, 'r' .. rec.p, 'l' .. rec.p, 'd' .. rec.p, 'x' .. rec.p, 'v' .. rec.p)
   if rec.k == KIND.MERGE then
     redis.call('DEL', key(batch, part.PARTIALS) .. rec.p)
     forget_examinations(batch, rec.p)

@@ -5,6 +5,6 @@ write_even_if_full()
 local rec = load_chunk(batch, chunk)
 if not rec or rec.t ~= token or rec.s ~= 'l' then return 'fenced' end
 rec.i = phase
-if phase == PHASE.RUNNING then rec.v = 0 end
+if phase == PHASE.RUNNING then redis.call('HDEL', key(batch, part.PAYLOADS), 'v' .. rec.p) end
 save_chunk(batch, chunk, rec)
 return 'ok'

@@ -1,7 +1,7 @@
 -- Give back what an attempt has not started. ARGV: batch, chunk, token, mode, random bits, units done below k, k,
 -- units done from k, worker, refusals that settle it, ms after which a worker is no longer counted as alive.
 --   rest     [k, b) becomes a new waiting chunk; the attempt keeps [a, k). The deaths of this one are not those of the
---            rest unless that is suspected (ARGV 12)
+--            rest unless that is suspected (ARGV 12), or a recorder told that its examples ran
 --   all      the chunk waits again; its attempt is not counted
 --   refused  as `all`, and this worker will not get it again; when enough workers, or all that live, have refused it
 --            the attempt keeps it instead, to record why
@@ -15,9 +15,10 @@ if mode == 'rest' then
   local k = tonumber(ARGV[7])
   if k >= rec.b then return 'ok' end
   local rest = {n = rec.n, p = rec.p, a = k, b = rec.b, m = ARGV[8], l = rec.l, r = rec.r, g = rec.g}
-  if ARGV[12] == '1' then
-    rest.d, rest.u, rest.x = math.min(rec.d, CAREFUL_DEATHS), math.min(rec.u, CAREFUL_DEATHS), rec.x
-  end
+  local told = rec.x and rec.x.last >= k
+  if ARGV[12] == '1' then rest.u = math.min(rec.u, CAREFUL_DEATHS) end
+  if ARGV[12] == '1' or told then rest.d = math.min(rec.d, CAREFUL_DEATHS) end
+  if told then rest.x, rest.z = rec.x, rec.z end
   new_chunk(batch, rest, bits)
   rec.b, rec.m = k, ARGV[6]
   save_chunk(batch, chunk, rec)

@@ -17,8 +17,9 @@
 --
 -- Record: s state ("w", "l", "d": done, with its last token and nothing else), t token, n attempt, p payload, a, b units [a, b), m units with an outcome (packed by the
 -- client), e until when its lease was extended after an outage, q last commit, d deaths, u those of them in which nobody knows what ran, o token of the
--- last of these, i what a shard does that is tried again (a `Phase`, or nil: it waits), v deaths in a row while its target
--- was loaded, g examples of it that were blamed, x which examples ran when workers died ({first, last, deaths}) and y the token of the last of these workers, l lane,
+-- last of these, i what a shard does that is tried again (a `ShardPhase`, or nil: it waits), g examples of it that were
+-- blamed, x which examples ran when workers died ({first, last, deaths}), y token of the last of these workers, z whether
+-- that was the last death of all that count, l lane,
 -- w worker, r workers that refused it, k kind (a `ChunkKind`, or nil), f id of the finding that it examines.
 
 local ns = KEYS[1]
@@ -123,7 +124,7 @@ end
 -- A chunk with a fresh record: `fields` overrides the defaults; `first` as for `enqueue`.
 local function new_chunk(batch, fields, bits, first)
   local chunk = redis.call('HINCRBY', key(batch, part.META), 'chunks', 1) - 1
-  local rec = {n = 1, m = '', q = 0, d = 0, u = 0, v = 0, g = 0}
+  local rec = {n = 1, m = '', q = 0, d = 0, u = 0, g = 0}
   for name, value in pairs(fields) do rec[name] = value end
   enqueue(batch, tostring(chunk), rec, bits, first)
   return chunk

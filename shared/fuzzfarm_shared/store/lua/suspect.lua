@@ -6,7 +6,7 @@ write_even_if_full()
 local rec = load_chunk(batch, chunk)
 if not rec or rec.y == token then return rec and 1 or 0 end
 if rec.s ~= 'd' and rec.o == token then
-  rec.u = rec.u - 1
+  rec.u, rec.o, rec.z = rec.u - 1, nil, true
 elseif rec.s ~= 'l' or rec.t ~= token then
   return 0
 end

@@ -39,12 +39,13 @@ end
 
 -- Count the death of a worker that held a chunk, unless its recorder told what ran. A shard that was tried for the first
 -- time has not said what it did; one that is tried again is innocent as long as it waits.
-local function count_death(rec, token)
-  local ran = rec.i == PHASE.RUNNING or rec.d == 0
-  if rec.i == PHASE.LOADING then
-    rec.v = rec.v + 1
-  elseif ran and rec.y ~= token then
-    rec.u, rec.o = rec.u + 1, token
+local function count_death(batch, rec, token)
+  if rec.y == token then
+    rec.z = true
+  elseif rec.i == PHASE.LOADING then
+    redis.call('HINCRBY', key(batch, part.PAYLOADS), 'v' .. rec.p, 1)
+  elseif rec.i == PHASE.RUNNING or (not rec.i and rec.d == 0) then
+    rec.u, rec.o, rec.z = rec.u + 1, token, false
   end
   rec.d = rec.d + 1
 end
@@ -55,7 +56,7 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', LEASES, '-inf', now, 'LIMIT', 0,
   local rec = load_chunk(batch, chunk)
   redis.call('ZREM', LEASES, id)
   if rec and rec.t == token and rec.s == 'l' then
-    count_death(rec, token)
+    count_death(batch, rec, token)
     rec.n, rec.q = rec.n + 1, 0
     enqueue(batch, chunk, rec, bits())
     freed = freed + 1
