@@ -59,8 +59,8 @@ class Part(StrEnum):
     """Hash: counters and state; `stop` holds a `StopReason`, `order` the signed order to cancel."""
     PAYLOADS = "#p"
     """Hash: payload id to encoded operations; `r<id>` to units without an outcome; `l<id>` to its lane; `d<id>` to its
-    first claim in ms; `x<id>` set when a fuzz operation has failed; `v<id>` to deaths in a row while its target was
-    loaded; `e<id>` and `f<id>:<finding>` to what is examined of what it found."""
+    first claim in ms; `x<id>` set when a fuzz operation has failed; `v<id>` to how often in a row, and when last,
+    workers died while they loaded its target; `e<id>` and `f<id>:<finding>` to what is examined of what it found."""
     CHUNKS = "#c"
     """Hash: chunk id to its record; a chunk that is done has none."""
     OUTCOMES = "#o"

@@ -112,6 +112,10 @@ def fuzz_nothing(number: int) -> None:
     """Find nothing."""
 
 
+def fuzz_hangs(number: int) -> None:
+    time.sleep(600)
+
+
 def fuzz_small(number: int) -> None:
     assert number < 1000, "too large"
 

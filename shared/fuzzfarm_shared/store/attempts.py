@@ -30,7 +30,7 @@ class Suspects:
         first: the first of them.
         last: the last of them.
         deaths: how many workers.
-        newest: whether the worker that died last is one of them.
+        newest: whether nobody died after them of whom less is known.
     """
 
     first: int
@@ -52,7 +52,7 @@ class Claim:
         done: units that have their outcome from earlier attempts.
         deaths: how many leases of this chunk ended with their worker; less once some of it was done.
         unrecorded: in how many of these nobody knows what ran.
-        loading_deaths: how many workers in a row died while they loaded the target of its operation.
+        loading_deaths: how often in a row workers died while they loaded the target of its operation.
         blamed: examples that were found to kill workers.
         suspects: what the recorders told of the last ones; None: nothing.
         attempt: number of this attempt, counted from 1.

@@ -109,10 +109,14 @@ class ShardWork:
     async def _load(self) -> None:
         """Have a child, and say so before and after, because loading the target may have killed the worker, too."""
         attempt = self._attempt
-        async with self._only_suspect():
+        async with self._in_line():
             if attempt.stopping:
                 return
-            await attempt.station.children.load(self._operation, before=lambda: attempt.enter(ShardPhase.LOADING))
+            try:
+                await attempt.station.children.load(self._operation, before=lambda: attempt.enter(ShardPhase.LOADING))
+            except Exception:
+                await attempt.enter(ShardPhase.WAITING)  # this worker lives: whatever ends its lease, it is not that
+                raise
         await attempt.enter(ShardPhase.RUNNING)
 
     async def _run_one_by_one(self, suspects: range, ends_at: float | None) -> None:
@@ -134,27 +138,27 @@ class ShardWork:
     async def _take_blamed(self, blame: Blame) -> None:
         """Take the next example for a finding, without running it."""
         children, seed = self._attempt.station.children, self._operation.seed
-        finding = await children.blame(self._operation, blame.index, blame.deaths, generate=blame.may_generate)
+        finding = await children.blame(self._operation, blame.index, blame.message, generate=blame.may_generate)
         self._pending.append(replace(nothing(seed), examples=1, findings=[finding]))
         self._next += 1
 
     @asynccontextmanager
     async def _alone(self) -> AsyncIterator[None]:
         """Run while no other suspect runs on this worker; as long as others do, say that this one only waits."""
-        attempt, waits = self._attempt, self._attempt.station.suspects.busy
+        attempt, waits = self._attempt, self._attempt.station.suspect_line.busy
         if waits:
             await attempt.enter(ShardPhase.WAITING)
-        async with self._only_suspect():
+        async with self._in_line():
             if waits:
                 await attempt.enter(ShardPhase.RUNNING)
             yield
 
     @asynccontextmanager
-    async def _only_suspect(self) -> AsyncIterator[None]:
+    async def _in_line(self) -> AsyncIterator[None]:
         """Wait until no other suspect runs on this worker, which does not count as time of this shard."""
         when, since = self._limit.when(), asyncio.get_running_loop().time()
         self._limit.reschedule(None)
-        async with self._attempt.station.suspects:
+        async with self._attempt.station.suspect_line:
             waited_s = asyncio.get_running_loop().time() - since
             self._limit.reschedule(None if when is None else when + waited_s)
             yield

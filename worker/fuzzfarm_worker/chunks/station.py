@@ -36,7 +36,7 @@ class Station:
         operations_done: outcomes recorded since the worker started.
         told: findings that this worker has told, by batch, payload and id.
         change_s: seconds that it took lately to have a child of another target.
-        suspects: what may kill this worker runs one at a time, so that no other suspect is blamed.
+        suspect_line: what may kill this worker runs one at a time, so that no other suspect is blamed.
     """
 
     name: str
@@ -53,7 +53,7 @@ class Station:
     operations_done: int = 0
     change_s: float = 0.0
     told: set[tuple[str, int, str]] = field(default_factory=set)
-    suspects: Line = field(default_factory=Line)
+    suspect_line: Line = field(default_factory=Line)
 
 
 class Work(Protocol):

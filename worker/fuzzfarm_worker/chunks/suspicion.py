@@ -21,8 +21,11 @@ CAREFUL_EXAMPLES = 10_000
 """Examples that run one by one at most; they take about half a minute."""
 
 MOST_LOADING_DEATHS = 10
-"""So many workers in a row must have died while they loaded a target to give its operation up: more than `MOST_DEATHS`,
-because what else they did may have killed most of them, and because all of the operation is lost."""
+"""So often in a row workers must have died while they loaded a target to give it up: more than `MOST_DEATHS`, because
+what else they did may have killed most of them, and because all of its operation is lost."""
+
+MOST_VAIN_ATTEMPTS = 30
+"""So many attempts in a row that got nothing done may end with their worker, or fail in it, for whatever reason."""
 
 MOST_BLAMED = 10
 """Examples of one shard and of what it shared out that may kill workers; then the operation is given up."""
@@ -34,12 +37,12 @@ class Blame:
 
     Attributes:
         index: the example.
-        deaths: how many workers died while it ran.
+        message: what is known of the workers that died.
         may_generate: whether it may be generated, so that the finding says what it is.
     """
 
     index: int
-    deaths: int
+    message: str
     may_generate: bool
 
 
@@ -80,7 +83,8 @@ class Suspicion:
             return proven
         enough = MOST_DEATHS + (proven is not None)
         if index == self.first and deaths >= enough:
-            return Blame(index, deaths, may_generate=deaths == enough)
+            message = f"{deaths} workers died, nobody knows of what, the last of them when this example was next"
+            return Blame(index, message, may_generate=deaths == enough)
         return None
 
     @property
@@ -88,7 +92,7 @@ class Suspicion:
         """The example that alone ran at enough deaths, by the word of recorders."""
         match self.claim.suspects:
             case Suspects(first, last, deaths, newest) if first == last and deaths >= RECORDED_DEATHS:
-                return Blame(first, deaths, may_generate=newest)
+                return Blame(first, f"{deaths} workers died while they ran this example", may_generate=newest)
         return None
 
     def reason_to_give_up(self, target: str) -> str | None:
@@ -96,13 +100,18 @@ class Suspicion:
         claim = self.claim
         if claim.loading_deaths >= MOST_LOADING_DEATHS:
             return (
-                f"{claim.loading_deaths} workers in a row died while they loaded {target}: "
+                f"{claim.loading_deaths} times in a row workers died while they loaded {target}: "
                 "load it in an interpreter of its own to see what it does there"
             )
         if claim.blamed >= MOST_BLAMED:
             return (
                 f"{claim.blamed} examples of {target} have killed workers: "
                 "see its findings of kind worker_lost, and limit what its examples may use"
+            )
+        if claim.deaths >= MOST_VAIN_ATTEMPTS:
+            return (
+                f"{claim.deaths} attempts at a part of this operation ended with their worker, or failed in it, "
+                "before they got anything done: the log of the workers says more"
             )
         return None
 

@@ -125,13 +125,13 @@ class FuzzChildren:
                 self._busy -= 1
                 drive.abandon()
 
-    async def blame(self, operation: FuzzOperation, index: int, deaths: int, *, generate: bool = True) -> Finding:
-        """Return the finding of an example with which so many workers died; it is not run.
+    async def blame(self, operation: FuzzOperation, index: int, message: str, *, generate: bool = True) -> Finding:
+        """Return the finding of an example with which workers died; it is not run.
 
         Args:
             operation: what was fuzzed.
             index: the example.
-            deaths: how many workers died.
+            message: of the finding.
             generate: whether to generate it, so that the finding says what it is; False where that may kill.
 
         Raises:
@@ -139,7 +139,7 @@ class FuzzChildren:
             RuntimeError: when there is no child to generate it.
         """
         if not generate:
-            return _blamed(operation, index, deaths, None, Versions(platform.python_version(), version("hypothesis")))
+            return _blamed(operation, index, message, None, Versions(platform.python_version(), version("hypothesis")))
         async with self._slots:
             child = await self.ready(operation)
             try:
@@ -151,7 +151,7 @@ class FuzzChildren:
                 self.retire(child)
             else:
                 self.keep(child, operation)
-            return _blamed(operation, index, deaths, described, child)
+            return _blamed(operation, index, message, described, child)
 
     async def load(self, operation: FuzzOperation, *, before: Callable[[], Awaitable[None]]) -> None:
         """Have a warm child that has the operation's target.
@@ -229,10 +229,10 @@ class Versions(NamedTuple):
 
 
 def _blamed(
-    operation: FuzzOperation, index: int, deaths: int, described: dict[str, Any] | None, ran: Versions | Interpreter
+    operation: FuzzOperation, index: int, message: str, described: dict[str, Any] | None, ran: Versions | Interpreter
 ) -> Finding:
     failure = death_failure(operation.target, Death(index, False, -9, [], ""), 0.0, described)
-    failure |= {"kind": ErrorKind.WORKER_LOST, "message": f"{deaths} workers died while they ran this example"}
+    failure |= {"kind": ErrorKind.WORKER_LOST, "message": message}
     return Shard(operation, index, index + 1, None).finding(failure, ran, 1)
 
 

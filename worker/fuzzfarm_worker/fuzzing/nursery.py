@@ -21,7 +21,7 @@ from fuzzfarm_worker.fuzzing.interpreter import ChildLostError, Interpreter
 from fuzzfarm_worker.fuzzing.recordings import Recordings
 from fuzzfarm_worker.fuzzing.restrictions import Restrictions
 from fuzzfarm_worker.fuzzing.words import is_name, target_of
-from fuzzfarm_worker.processes import ProcessError, ProcessManager
+from fuzzfarm_worker.processes import ProcessManager
 from fuzzfarm_worker.sandbox.cells import open_memory
 from fuzzfarm_worker.sandbox.child import ForkedChild
 from fuzzfarm_worker.sandbox.confinement import NO_NAMESPACE
@@ -95,14 +95,14 @@ class Nursery:
             ChildLostError: when no child can be forked.
         """
         with ExitStack() as undo:
+            printed = open_memory("fuzzfarm-printed")
+            undo.callback(os.close, printed)
+            fcntl.fcntl(printed, fcntl.F_SETFL, os.O_APPEND)
             try:
-                printed = open_memory("fuzzfarm-printed")
-                undo.callback(os.close, printed)
-                fcntl.fcntl(printed, fcntl.F_SETFL, os.O_APPEND)
                 forked = await self._forked(target, printed, restrictions)
             except ModuleRefusedError as exc:
                 raise import_failure(target.target, str(exc)) from exc
-            except (SandboxError, ProcessError, OSError) as exc:
+            except SandboxError as exc:
                 raise ChildLostError(f"no child can be forked: {exc}") from exc
             undo.pop_all()
             child = Interpreter(forked, printed, restrictions.limits.cpu_s)

@@ -33,13 +33,14 @@ if rec.l ~= LANES[1] then redis.call('HSETNX', meta, 'fuzzed', now) end
 keep(batch, part.PAYLOADS)
 keep_shared(LEASES, redis.call('HGET', meta, 'ttl'))
 touch(batch)
+local loading = redis.call('HGET', payloads, 'v' .. rec.p)
 local x = rec.x or {first = -1, last = -1, deaths = 0}
 local reply = {'ok', redis.call('HGET', payloads, rec.p), rec.p, rec.a, rec.b, rec.m, rec.d, rec.n,
   redis.call('HGET', meta, 'submit'), stop_reason(meta), now, tonumber(redis.call('HGET', payloads, 'd' .. rec.p)),
   rec.k or '', rec.q, rec.l,
   redis.call('HEXISTS', payloads, 'x' .. rec.p), redis.call('HGET', meta, 'order') or '',
   tonumber(redis.call('HGET', meta, 'fuzzed') or now), rec.u,
-  tonumber(redis.call('HGET', payloads, 'v' .. rec.p) or 0), rec.g, x.first, x.last, x.deaths, rec.z and 1 or 0}
+  loading and cmsgpack.unpack(loading).deaths or 0, rec.g, x.first, x.last, x.deaths, rec.z and 1 or 0}
 if rec.k == KIND.EXAMINATION then
   reply[#reply + 1], reply[#reply + 2] = rec.f, redis.call('HGET', payloads, 'f' .. rec.p .. ':' .. rec.f) or ''
 elseif rec.k == KIND.MERGE then

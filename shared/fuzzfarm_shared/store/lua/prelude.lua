@@ -19,7 +19,7 @@
 -- client), e until when its lease was extended after an outage, q last commit, d deaths, u those of them in which nobody knows what ran, o token of the
 -- last of these, i what a shard does that is tried again (a `ShardPhase`, or nil: it waits), g examples of it that were
 -- blamed, x which examples ran when workers died ({first, last, deaths}), y token of the last of these workers, z whether
--- that was the last death of all that count, l lane,
+-- nobody died after it of whom less is known, l lane,
 -- w worker, r workers that refused it, k kind (a `ChunkKind`, or nil), f id of the finding that it examines.
 
 local ns = KEYS[1]

@@ -37,13 +37,22 @@ if last and now - last > ABSENCE_MS then
   end
 end
 
+-- Shards of one operation whose leases end together, as those of one host do, had one death.
+local function count_loading_death(batch, rec)
+  local payloads, field = key(batch, part.PAYLOADS), 'v' .. rec.p
+  local raw = redis.call('HGET', payloads, field)
+  local loading = raw and cmsgpack.unpack(raw) or {deaths = 0, last = 0}
+  if now - loading.last < tonumber(ARGV[6]) then return end
+  redis.call('HSET', payloads, field, cmsgpack.pack({deaths = loading.deaths + 1, last = now}))
+end
+
 -- Count the death of a worker that held a chunk, unless its recorder told what ran. A shard that was tried for the first
 -- time has not said what it did; one that is tried again is innocent as long as it waits.
 local function count_death(batch, rec, token)
   if rec.y == token then
     rec.z = true
   elseif rec.i == PHASE.LOADING then
-    redis.call('HINCRBY', key(batch, part.PAYLOADS), 'v' .. rec.p, 1)
+    count_loading_death(batch, rec)
   elseif rec.i == PHASE.RUNNING or (not rec.i and rec.d == 0) then
     rec.u, rec.o, rec.z = rec.u + 1, token, false
   end
