@@ -28,12 +28,13 @@ def run_embedded(settings: WorkerHostSettings, workers: int) -> int:
         raise SettingsError("an embedded farm needs FUZZFARM_REDIS_URL=unix://PATH for its private socket")
     server = _server(Path(parts.path))
     closed = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):  # until the supervisor takes over: the server must not outlive us
-        signal.signal(number, lambda _, __: closed.set())
+    early: list[int] = []  # signals until the supervisor takes over: the server must not outlive us
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, _: early.append(number))
     server.start()
     threading.Thread(target=_wait_for_end_of_input, args=(closed,), daemon=True).start()
     try:
-        return supervise(settings, workers, closed)
+        return supervise(settings, workers, until=lambda: closed.is_set() or bool(early))
     finally:
         server.stop()
 

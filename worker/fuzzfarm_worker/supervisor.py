@@ -6,8 +6,8 @@ import math
 import signal
 import subprocess
 import sys
-import threading
 import time
+from collections.abc import Callable
 from types import FrameType
 
 from fuzzfarm_shared.log import get_logger
@@ -72,19 +72,19 @@ def worker_command() -> list[str]:
     return [sys.executable, "-m", "fuzzfarm_worker", "run"]
 
 
-def supervise(settings: WorkerHostSettings, processes: int, until: threading.Event | None = None) -> int:
-    """Keep `processes` workers alive until SIGTERM, SIGINT or `until`; return the exit code.
+def supervise(settings: WorkerHostSettings, processes: int, until: Callable[[], bool] = lambda: False) -> int:
+    """Keep `processes` workers alive until SIGTERM, SIGINT, or `until` says True; return the exit code.
 
     A second signal is passed on to the workers, which then leave at once; a third one kills them.
     """
     workers: list[Supervised] = []
-    stop = Stop(workers, settings.grace_s + STOP_MARGIN_S, until or threading.Event())
+    stop = Stop(workers, settings.grace_s + STOP_MARGIN_S, until)
     signal.signal(signal.SIGTERM, stop.on_signal)
     signal.signal(signal.SIGINT, stop.on_signal)
     try:
-        while len(workers) < processes and not stop.told.is_set():
+        while len(workers) < processes and not stop.told:
             workers.append(Supervised(worker_command()))
-        return _watch(workers, stop.told)
+        return _watch(workers, stop)
     finally:
         stop.run()
 
@@ -95,23 +95,27 @@ class Stop:
     Args:
         workers: that are to end.
         timeout_s: what they get, unless there are more signals.
-        told: is set when they are to end.
+        until: asks somebody else whether they are to end.
     """
 
-    def __init__(self, workers: list[Supervised], timeout_s: float, told: threading.Event) -> None:
-        self.told = told
+    def __init__(self, workers: list[Supervised], timeout_s: float, until: Callable[[], bool]) -> None:
         self._workers = workers
         self._timeout_s = timeout_s
+        self._until = until
         self._signals = 0
         self._kill_at = math.inf
 
     def on_signal(self, _: int, __: FrameType | None) -> None:
-        """Take a signal to this process."""
+        """Take a signal to this process, whatever it does: an event here would wait for a lock that it may hold."""
         self._signals += 1
-        self.told.set()
         if self._signals > 1:
             self._kill_at = time.monotonic() + (HURRY_S if self._signals == 2 else 0.0)
             _signal_all(self._workers, signal.SIGINT)  # two of the same kind may arrive as one
+
+    @property
+    def told(self) -> bool:
+        """Whether they are to end."""
+        return self._signals > 0 or self._until()
 
     def run(self) -> None:
         """Ask all workers to end, wait, and kill those that do not."""
@@ -126,9 +130,10 @@ class Stop:
                 worker.process.wait()
 
 
-def _watch(workers: list[Supervised], stopping: threading.Event) -> int:
+def _watch(workers: list[Supervised], stop: Stop) -> int:
     """Return 0 when told to stop, or the exit code of the first worker that gave up."""
-    while not stopping.wait(CHECK_EVERY_S):
+    while not stop.told:
+        time.sleep(CHECK_EVERY_S)
         codes = [given_up for worker in workers if (given_up := worker.check()) is not None]
         if codes:
             return codes[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 
@@ -40,6 +41,29 @@ def test_a_worker_that_worked_and_lost_its_server_is_started_again(code: int, mo
     while worker.process.pid == first:
         assert worker.check() is None
     assert worker.process.wait(LONGEST_S) == code
+
+
+def test_a_signal_is_heard_whatever_the_supervisor_does_at_that_moment() -> None:
+    """Seen to fail where it waits for an event that the signal sets: it waited for its own lock, for ever."""
+    code = """
+import os, signal, threading
+from fuzzfarm_shared.settings import WorkerHostSettings
+from fuzzfarm_worker import supervisor
+
+def start():
+    while timers:
+        timers.pop().start()
+    return False
+
+supervisor.CHECK_EVERY_S = 0
+for _ in range(200):
+    both = [threading.Timer(0.001, os.kill, (os.getpid(), number)) for number in (signal.SIGTERM, signal.SIGINT)]
+    timers = list(both)
+    supervisor.supervise(WorkerHostSettings(), 0, until=start)
+    for timer in both:
+        timer.join()
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=LONGEST_S)
 
 
 @pytest.fixture
