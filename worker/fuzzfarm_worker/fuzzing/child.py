@@ -42,7 +42,8 @@ def prepare(options: dict[str, Any]) -> Subject | None:
     Raises:
         TargetError: when it cannot be fuzzed.
     """
-    from fuzzfarm_worker.fuzzing import generation, subject  # noqa: PLC0415 - loads Hypothesis
+    # Hypothesis, and what runs the examples, which each child would have to load again.
+    from fuzzfarm_worker.fuzzing import examples, generation, subject  # noqa: F401, PLC0415
 
     generation.pin_constants()
     module = options.get("module")

@@ -323,6 +323,6 @@ def test_values_are_shown_as_plain_python() -> None:
     generator = generation.Generator(generated, {"value": schema_strategy(schema)})
     for index in range(20):
         source = generator.source(generator.at(0, index), "f", lambda drawn: ([drawn["value"]], {}))
-        assert source.startswith(("f([", "f(\n    ['"))
+        assert source.startswith(("f([", "f(\n    ["))
         assert "lambda" not in source
         assert "format(" not in source

@@ -392,6 +392,28 @@ def test_children_do_not_load_the_side_of_the_worker() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=50).returncode == 0
 
 
+def test_children_load_nothing_that_their_zygote_could_have_loaded_once() -> None:
+    """Seen to fail where `prepare` leaves examples.py to them: a first example took five times as long."""
+    code = """
+import socket, sys
+from fuzzfarm_worker.fuzzing.child import Child, prepare
+from fuzzfarm_worker.fuzzing.frames import BlockingChannel
+from fuzzfarm_worker.fuzzing.recorder import Recorder
+from fuzzfarm_worker.sandbox.cells import new_cells
+subject = prepare({"target": "fuzzing_subjects:fails_above_a_thousand", "strategy": None, "own": []})
+loaded = set(sys.modules)
+ours, _ = socket.socketpair()
+child = Child(BlockingChannel(ours), Recorder(new_cells()[1]), subject, output=None)
+for index in range(100):
+    child.answer_once({"seed": 0, "index": index, "choices": b"", "cpu_s": None})
+print([name for name in set(sys.modules) - loaded if name.startswith("fuzzfarm")])
+"""
+    folder = str(Path(__file__).parent)
+    environment = {**os.environ, "PYTHONPATH": folder}
+    told = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert told.stdout == "[]\n"
+
+
 def test_the_manager_forgets_children_that_are_gone() -> None:
     async def main() -> int:
         async with ProcessManager() as processes:
