@@ -22,6 +22,15 @@ SUPERVISED = (sys.executable, "-m", "fuzzfarm_worker", "supervise", "--processes
 HASTY = {"lease_s": 0.5, "renew_every_s": 0.1, "commit_every_s": 0.1}
 """Settings with which a death is noticed within a second."""
 
+through_proc = pytest.mark.skipif(sys.platform != "linux", reason="finds the worker through /proc")
+
+
+@pytest.fixture
+def notes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder in which targets leave their notes: their temporary one."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    return tmp_path
+
 
 def test_a_killed_workers_chunks_run_elsewhere_within_seconds(
     start_worker: Any, farm_settings: Any, tmp_path: Path
@@ -162,7 +171,7 @@ def test_an_operation_that_kills_its_worker_is_named_by_the_second_death_and_its
     asyncio.run(scenario())
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="finds the worker through /proc")
+@through_proc
 def test_a_job_that_kills_its_worker_is_given_up_after_three_tries_among_slow_neighbours(
     start_worker: Any, farm_settings: Any, tmp_path: Path
 ) -> None:
@@ -184,7 +193,7 @@ def test_a_job_that_kills_its_worker_is_given_up_after_three_tries_among_slow_ne
     asyncio.run(scenario())
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="finds the worker through /proc")
+@through_proc
 @pytest.mark.parametrize(
     ("recordings", "message"),
     [
@@ -195,42 +204,38 @@ def test_a_job_that_kills_its_worker_is_given_up_after_three_tries_among_slow_ne
 def test_an_example_that_kills_workers_is_a_finding_and_the_others_run(
     start_worker: Any,
     farm_settings: Any,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    notes: Path,
     recordings: str,
     message: str,
 ) -> None:
     """Seen to fail where recorders are not told (`of_the_dead` in host.py): it costs a worker more."""
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
-    (tmp_path / "a-file").touch()
+    (notes / "a-file").touch()
 
     async def scenario() -> None:
         async with Farm.connect(**farm_settings) as farm:
-            start_worker(*SUPERVISED, **HASTY, recordings=tmp_path / recordings)
+            start_worker(*SUPERVISED, **HASTY, recordings=notes / recordings)
             batch = await farm.submit([FuzzOperation(key="f", target="worker_killers:kills_once", examples=300)])
             result = (await batch.wait(WAIT_S)).results["f"]
             assert result.examples == 300
             [finding] = result.findings
-            number = (tmp_path / "killing-numbers").read_text()
+            number = (notes / "killing-numbers").read_text()
             assert finding.example == f"kills_once(number={number})"
             assert (finding.kind, finding.message) == (ErrorKind.WORKER_LOST, message)
 
     asyncio.run(scenario())
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="finds the worker through /proc")
+@through_proc
 def test_two_examples_of_a_shard_that_kill_workers_are_counted_and_the_others_run(
-    start_worker: Any, farm_settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    start_worker: Any, farm_settings: Any, notes: Path
 ) -> None:
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
-
     async def scenario() -> None:
         async with Farm.connect(**farm_settings) as farm:
             start_worker(*SUPERVISED, **HASTY)
             batch = await farm.submit([FuzzOperation(key="f", target="worker_killers:kills_twice", examples=300)])
             result = (await batch.wait(WAIT_S)).results["f"]
             assert result.examples == 300
-            numbers = (tmp_path / "killing-numbers").read_text().split()
+            numbers = (notes / "killing-numbers").read_text().split()
             [finding] = result.findings  # nobody knows where they did it
             assert (finding.kind, finding.count, len(numbers)) == (ErrorKind.WORKER_LOST, 2, 2)
             assert finding.example in {f"kills_twice(number={number})" for number in numbers}
@@ -238,12 +243,11 @@ def test_two_examples_of_a_shard_that_kill_workers_are_counted_and_the_others_ru
     asyncio.run(scenario())
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="finds the worker through /proc")
+@through_proc
 def test_an_example_that_kills_workers_while_it_is_drawn_is_a_finding_that_says_so(
-    start_worker: Any, farm_settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    start_worker: Any, farm_settings: Any, notes: Path
 ) -> None:
-    """Seen to fail where it is drawn for its finding at every try (`generate` in chunks/shards.py): it never ends."""
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    """Seen to fail where every try draws it for its finding (`may_generate` in chunks/suspicion.py): it never ends."""
 
     async def scenario() -> None:
         async with Farm.connect(**farm_settings) as farm:
@@ -262,12 +266,9 @@ def test_an_example_that_kills_workers_while_it_is_drawn_is_a_finding_that_says_
     asyncio.run(scenario())
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="finds the worker through /proc")
-def test_a_slow_import_is_not_given_up_for_what_jobs_beside_it_do(
-    start_worker: Any, farm_settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@through_proc
+def test_a_slow_import_is_not_given_up_for_what_jobs_beside_it_do(start_worker: Any, farm_settings: Any) -> None:
     """Seen to fail where three deaths are enough (`MOST_LOADING_DEATHS`): the whole operation is lost."""
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
     kill = "sleep 1; kill -9 $(awk '{print $4}' /proc/$PPID/stat); sleep 60"
 
     async def scenario() -> None:
@@ -283,12 +284,11 @@ def test_a_slow_import_is_not_given_up_for_what_jobs_beside_it_do(
     asyncio.run(scenario())
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="finds the worker through /proc")
+@through_proc
 def test_a_target_that_kills_workers_while_it_is_loaded_is_given_up_and_its_neighbour_completes(
-    start_worker: Any, farm_settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    start_worker: Any, farm_settings: Any, notes: Path
 ) -> None:
     """Seen to fail where loading is not told apart from running (`enter` in chunks/shards.py): an example is blamed."""
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
 
     async def scenario() -> None:
         async with Farm.connect(**farm_settings) as farm:
@@ -303,7 +303,7 @@ def test_a_target_that_kills_workers_while_it_is_loaded_is_given_up_and_its_neig
             error = aggregate.errors["killer"]
             assert error.kind is ErrorKind.WORKER_LOST
             assert "times in a row workers died while they loaded worker_killing_import:f: " in error.message
-            assert len((tmp_path / "imports").read_text().splitlines()) > MOST_LOADING_DEATHS  # the first is no suspect
+            assert len((notes / "imports").read_text().splitlines()) > MOST_LOADING_DEATHS  # the first is no suspect
             assert aggregate.results["neighbour"].examples == 300
             assert aggregate.results["neighbour"].findings == []
             await check_books(batch, {"killer", "neighbour"})
@@ -312,10 +312,9 @@ def test_a_target_that_kills_workers_while_it_is_loaded_is_given_up_and_its_neig
 
 
 def test_an_example_that_kills_the_worker_that_it_runs_in_costs_one_worker_and_is_a_finding(
-    start_worker: Any, farm_settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    start_worker: Any, farm_settings: Any, notes: Path
 ) -> None:
     """Seen to fail where `isolation="none"` holds after a death, too (chunks/shards.py): three workers die."""
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
 
     async def scenario() -> None:
         async with Farm.connect(**farm_settings) as farm:
@@ -329,7 +328,7 @@ def test_an_example_that_kills_the_worker_that_it_runs_in_costs_one_worker_and_i
             [finding] = result.findings
             assert (finding.kind, finding.type) == (ErrorKind.KILLED, "SIGSEGV")
             assert int(finding.example.removeprefix("fuzz_crashes(number=").removesuffix(")")) % 50 == 7
-            in_worker, *in_children = (tmp_path / "crashes").read_text().splitlines()
+            in_worker, *in_children = (notes / "crashes").read_text().splitlines()
             assert in_worker == "fuzzing farm_targets:fuzz_crashes"
             assert set(in_children) == {"MainThread"}
             await check_books(batch, {"f", "call"})
