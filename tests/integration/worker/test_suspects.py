@@ -6,15 +6,15 @@ import asyncio
 import errno
 import shutil
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from bench import Bench, HeldStore, bench
 
-from fuzzfarm import FuzzOperation
+from fuzzfarm import FuzzOperation, OperationError
 from fuzzfarm_shared.keys import AttemptId, ShardPhase
 from fuzzfarm_shared.outcomes import ErrorKind, Finding
 from fuzzfarm_shared.settings import WorkerHostSettings
@@ -58,26 +58,26 @@ class WatchedChildren(FuzzChildren):
     ) -> AsyncGenerator[ShardProgress, None]:
         self.ran.append(range(start, stop))
         alone = stop == start + 1
-        self.running += alone
-        self.most = max(self.most, self.running)
         if alone:
             self.seem[list(self.store.phases.values()).count(ShardPhase.RUNNING)] += 1
-        async for progress in super().run_shard(operation, start, stop, **options):
-            yield progress
-        self.running -= alone
+        with self._suspect(alone):
+            async for progress in super().run_shard(operation, start, stop, **options):
+                yield progress
 
     async def load(self, operation: FuzzOperation, **options: Any) -> None:
-        self.running += 1
-        self.most = max(self.most, self.running)
-        await super().load(operation, **options)
-        self.running -= 1
+        with self._suspect():
+            await super().load(operation, **options)
 
     async def blame(self, *args: Any, **options: Any) -> Finding:
-        self.running += 1
+        with self._suspect():
+            return await super().blame(*args, **options)
+
+    @contextmanager
+    def _suspect(self, is_one: bool = True) -> Iterator[None]:
+        self.running += is_one
         self.most = max(self.most, self.running)
-        found = await super().blame(*args, **options)
-        self.running -= 1
-        return found
+        yield
+        self.running -= is_one
 
 
 @asynccontextmanager
@@ -104,6 +104,11 @@ async def findings(at: Bench) -> list[Finding]:
     result = (await at.batch.wait(30.0)).results["f"]
     assert result.examples == 300
     return list(result.findings)
+
+
+async def failure(at: Bench) -> OperationError:
+    await at.run_all()
+    return (await at.batch.wait(30.0)).errors["f"]
 
 
 DEATHS = {
@@ -221,8 +226,7 @@ def test_a_target_that_kills_whoever_loads_it_is_given_up(slow_commits: WorkerHo
         async with bench(slow_commits, NotingStore, [fuzz()]) as (at, _):
             await at.die(1, phase=None)
             await at.die(MOST_LOADING_DEATHS, phase=ShardPhase.LOADING)
-            await at.run_all()
-            error = (await at.batch.wait(30.0)).errors["f"]
+            error = await failure(at)
             assert error.kind is ErrorKind.WORKER_LOST
             assert error.message.startswith(
                 "10 times in a row workers died while they loaded farm_targets:fuzz_nothing: "
@@ -242,8 +246,7 @@ def test_a_target_whose_examples_go_on_killing_workers_is_given_up_and_its_findi
                 await at.die(2, range(index, index + 1))
                 store.leaving = await at.attempt()
                 await store.leaving.run()
-            await at.run_all()
-            error = (await at.batch.wait(30.0)).errors["f"]
+            error = await failure(at)
             assert error.kind is ErrorKind.WORKER_LOST
             assert error.message.startswith("10 examples of farm_targets:fuzz_nothing have killed workers: see ")
             assert store.examples == [1] * MOST_BLAMED
@@ -274,9 +277,7 @@ def test_a_suspect_that_hangs_after_waiting_still_has_its_time_limit(slow_commit
         )
         async with bench(slow_commits, NotingStore, [hanging]) as (at, _):
             await at.die(1, range(10))
-            await at.run_all()
-            error = (await at.batch.wait(30.0)).errors["f"]
-            assert error.kind is ErrorKind.TIMEOUT
+            assert (await failure(at)).kind is ErrorKind.TIMEOUT
 
     asyncio.run(scenario())
 
@@ -285,8 +286,7 @@ def test_an_operation_of_which_no_attempt_gets_anything_done_is_given_up(slow_co
     async def scenario() -> None:
         async with bench(slow_commits, NotingStore, [fuzz()]) as (at, _):
             await at.die(MOST_VAIN_ATTEMPTS, phase=None)
-            await at.run_all()
-            error = (await at.batch.wait(30.0)).errors["f"]
+            error = await failure(at)
             assert error.kind is ErrorKind.WORKER_LOST
             assert error.message.startswith("30 attempts at a part of this operation ended with their worker, or")
 
