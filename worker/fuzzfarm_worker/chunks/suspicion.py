@@ -117,7 +117,10 @@ class Suspicion:
 
 
 class Line:
-    """A lock that tells whether one would have to wait for it."""
+    """A lock that tells whether one would have to wait for it.
+
+    `asyncio.Lock.locked` does not: it is False between a release and the turn of the one who waits.
+    """
 
     def __init__(self) -> None:
         self._lock = asyncio.Lock()

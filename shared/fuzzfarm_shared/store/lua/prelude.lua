@@ -9,7 +9,7 @@
 --                        |  hand back (all)     |    | hand back (rest): a new waiting chunk
 --                        +----------------------+    | gets [k, b), this one keeps [a, k)
 --                        |  take over: the lease     |
---                        +-- ended, deaths + 1 ------+       dead: three deaths, see `claim`
+--                        +-- ended, deaths + 1 ------+       what deaths lead to: chunks/suspicion.py
 --
 -- Every arrow is one script. A write names the attempt's token; a token that is not the record's is refused, so that
 -- a worker which was believed dead changes nothing. All of them are idempotent: a client repeats one after a lost
