@@ -66,6 +66,7 @@ async def check_books(batch: Batch) -> None:
     seen = Counter([outcome.key async for outcome in batch.stream()])
     assert set(seen) == set(map(str, range(OPERATIONS)))
     assert set(seen.values()) == {1}
+    assert {key: outcome.error for key, outcome in outcomes.items() if outcome.error and key != KILLER} == {}
     status = await batch.status()
     assert (status.total, status.succeeded, status.failed, status.pending) == (OPERATIONS, OPERATIONS - 1, 1, 0)
     error = outcomes.pop(KILLER).error

@@ -20,7 +20,7 @@ from fuzzfarm_shared.outcomes import ErrorKind, Finding
 from fuzzfarm_shared.settings import WorkerHostSettings
 from fuzzfarm_shared.store import Claim, Commit, CommitReply
 from fuzzfarm_worker.chunks import Attempt, work_of
-from fuzzfarm_worker.chunks.suspicion import MOST_BLAMED, MOST_LOADING_DEATHS, MOST_VAIN_ATTEMPTS
+from fuzzfarm_worker.chunks.suspicion import MOST_BLAMED, MOST_DEATHS, MOST_LOADING_DEATHS, MOST_VAIN_ATTEMPTS
 from fuzzfarm_worker.fuzzing import FuzzChildren, ShardProgress
 from fuzzfarm_worker.processes import ProcessStartError
 
@@ -166,17 +166,30 @@ def test_the_one_example_that_ran_whenever_workers_died_is_a_finding_and_does_no
     asyncio.run(scenario())
 
 
-def test_an_example_that_ran_at_one_death_only_is_not_blamed(slow_commits: WorkerHostSettings) -> None:
+LITTLE_EVIDENCE = {
+    "it ran at one of them only": [range(102, 103), range(104, 105), range(102, 103)],
+    "one died while it ran alone": [None] * (MOST_DEATHS - 1),
+}
+
+
+@pytest.mark.parametrize("deaths", LITTLE_EVIDENCE.values(), ids=LITTLE_EVIDENCE)
+def test_an_example_is_not_blamed_for_deaths_that_may_have_another_reason(
+    slow_commits: WorkerHostSettings, deaths: list[range | None]
+) -> None:
     async def scenario() -> None:
         async with bench(slow_commits, NotingStore, [fuzz()]) as (at, _):
-            for ran in (range(102, 103), range(104, 105), range(102, 103)):
+            for ran in deaths:
                 await at.die(1, ran)
             assert await findings(at) == []
 
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize("deaths", [[range(102, 103), range(102, 103), None], [None] * 4], ids=["recorded", "not"])
+@pytest.mark.parametrize(
+    "deaths",
+    [[range(102, 103), range(102, 103), None], [None] * (MOST_DEATHS + 1)],
+    ids=["recorded", "not"],
+)
 def test_an_example_is_not_even_generated_when_a_worker_died_of_its_blame(
     slow_commits: WorkerHostSettings, deaths: list[range | None]
 ) -> None:

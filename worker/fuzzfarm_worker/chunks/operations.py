@@ -273,7 +273,7 @@ def _worker_lost() -> OperationFailedError:
         OperationError(
             ErrorKind.WORKER_LOST,
             "",
-            f"{MOST_DEATHS} workers died while they ran this operation, or were about to: it is given up; "
-            "run it with isolation='child', where it costs only its child",
+            f"{MOST_DEATHS} workers died while they ran this operation, or were about to, two of them while its "
+            "neighbours waited: it is given up; see what it does to the processes and the memory of its host",
         )
     )
