@@ -353,6 +353,20 @@ def test_a_renewed_lease_is_kept_and_a_lost_one_is_told(drive: Drive) -> None:
     drive(steps)
 
 
+def test_a_chunk_that_ended_with_its_last_commit_is_not_told_to_be_lost(drive: Drive) -> None:
+    """Seen to fail where `renew.lua` asks for the lease only: a renewal on its way says that another worker has it."""
+
+    async def steps(store: StoreHarness) -> None:
+        await store.append(0, call_payload(0, 2))
+        await store.append(1, call_payload(2, 2), seal=True)
+        for _ in ("one of two", "the last of the batch"):
+            chunk = await store.take(store.worker())
+            await store.commit(chunk)
+            assert await store.server.run("renew", *renew_arguments(LONG_S, [chunk.claim.id])) == [b""]
+
+    drive(steps)
+
+
 def test_an_unstarted_rest_becomes_a_chunk_of_its_own_once(drive: Drive) -> None:
     async def steps(store: StoreHarness) -> None:
         await store.append(0, call_payload(0, 10), seal=True)

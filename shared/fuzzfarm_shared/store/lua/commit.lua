@@ -13,9 +13,7 @@ write_even_if_full()
 local rec = load_chunk(batch, chunk)
 if not rec or rec.t ~= token or rec.s ~= 'l' then
   -- The last commit of a chunk, once more: its reply was lost.
-  if (rec and rec.s == 'd' and rec.t == token) or redis.call('HGET', meta, 'last') == chunk .. '@' .. token then
-    return {'again', stop_reason(meta)}
-  end
+  if has_ended(batch, chunk, token, rec) then return {'again', stop_reason(meta)} end
   if redis.call('EXISTS', meta) == 1 then redis.call('HINCRBY', meta, 'late', ARGV[6] + ARGV[7] + ARGV[8]) end
   return {'fenced', ''}
 end

@@ -58,6 +58,12 @@ local function load_chunk(batch, chunk)
   return raw and cmsgpack.unpack(raw)
 end
 
+-- Whether the last commit of a chunk was that of this attempt, which may not know it yet.
+local function has_ended(batch, chunk, token, rec)
+  if rec and rec.s == 'd' and rec.t == token then return true end
+  return redis.call('HGET', key(batch, part.META), 'last') == chunk .. '@' .. token
+end
+
 -- Let a key that this script may have made expire with its batch, even if nothing ever touches the batch again.
 local function keep(batch, suffix)
   local name = key(batch, suffix)
