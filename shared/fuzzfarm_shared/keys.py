@@ -39,8 +39,8 @@ class ChunkKind(StrEnum):
     """The results of all shards of a fuzz operation become its outcome."""
 
 
-class ShardPhase(StrEnum):
-    """What a shard does that is tried again after its worker has died."""
+class AttemptPhase(StrEnum):
+    """What an attempt does at a chunk whose worker has died before."""
 
     WAITING = "waiting"
     """Nothing: another suspect runs."""
@@ -49,7 +49,11 @@ class ShardPhase(StrEnum):
     """Its target is loaded into a child."""
 
     RUNNING = "running"
-    """Its examples run, or may run."""
+    """Its examples or operations run, or may run."""
+
+
+ONE_BY_ONE_DEATHS = 2
+"""A chunk whose worker died so often: its operations, or examples, run one at a time, each recorded before the next."""
 
 
 class Part(StrEnum):

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from fuzzfarm import Batch, Farm, OperationError
-from fuzzfarm_shared.keys import AttemptId, ShardPhase
+from fuzzfarm_shared.keys import AttemptId, AttemptPhase
 from fuzzfarm_shared.operations import AnyOperation
 from fuzzfarm_shared.settings import WorkerHostSettings
 from fuzzfarm_shared.store import AttemptStore, Claim
@@ -47,9 +47,11 @@ class Bench:
         assert isinstance(claim, Claim)
         return Attempt(self.host.station, claim, work_of)
 
-    async def die(self, times: int, ran: range | None = None, phase: ShardPhase | None = ShardPhase.RUNNING) -> None:
+    async def die(
+        self, times: int, ran: range | None = None, phase: AttemptPhase | None = AttemptPhase.RUNNING
+    ) -> None:
         """Let holders of the waiting chunk die in this phase; recorders tell what `ran`, if that is given."""
-        dying = AttemptStore(self.host.server, "dying", lease_s=0.001)
+        dying = AttemptStore(self.host.server, "dying", 0.001, self.host.settings.max_concurrency)
         for _ in range(times):
             claim = await dying.claim(AttemptId.parse((await self.waiting())[0]))
             assert isinstance(claim, Claim)
@@ -76,7 +78,7 @@ async def bench(
 ) -> AsyncIterator[tuple[Bench, Any]]:
     reach = {"url": settings.redis_url, "namespace": settings.namespace, "signing_key": settings.signing_key}
     host = WorkerHost(settings)
-    held = store(host.server, host.name, settings.lease_s)
+    held = store(host.server, host.name, settings.lease_s, settings.max_concurrency)
     held.asked, held.go_on = asyncio.Event(), asyncio.Event()
     host.store = held
     async with (

@@ -58,7 +58,7 @@ class WorkerHost:
         self.kernel = Kernel(settings.max_concurrency)
         self.intake = Intake(self.kernel, settings.max_children)
         self.server = Server(connect(settings), settings)
-        self.store = AttemptStore(self.server, self.name, settings.lease_s)
+        self.store = AttemptStore(self.server, self.name, settings.lease_s, settings.max_concurrency)
         reaping, readings = ReapingStore(self.server, settings.signer), ReadingStore(self.server, settings.signer)
         self._reaper = Reaper(self.store, reaping, readings, settings.signer, self.name)
         self._allowed = AllowList.from_settings(settings)

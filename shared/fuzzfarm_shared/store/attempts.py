@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fuzzfarm_shared.keys import AttemptId, ChunkKind, Lane, Part, ShardPhase, random_bits
+from fuzzfarm_shared.keys import AttemptId, AttemptPhase, ChunkKind, Lane, Part, random_bits
 from fuzzfarm_shared.ranges import RangeSet
 from fuzzfarm_shared.schedule import StopReason
 from fuzzfarm_shared.store.findings import Sighting, sighting_arguments
@@ -55,6 +55,7 @@ class Claim:
         loading_deaths: how often in a row workers died while they loaded the target of its operation.
         blamed: examples that were found to kill workers.
         suspects: what the recorders told of the last ones; None: nothing.
+        at_once: how many operations an earlier holder may have run at once; 0: nobody knows.
         attempt: number of this attempt, counted from 1.
         submit_id: part of every signature of this batch.
         stop_reason: why the batch was told to stop; None: it was not.
@@ -80,6 +81,7 @@ class Claim:
     loading_deaths: int
     blamed: int
     suspects: Suspects | None
+    at_once: int
     attempt: int
     submit_id: str
     stop_reason: StopReason | None
@@ -181,17 +183,18 @@ class Commit:
 
 
 class AttemptStore:
-    """The worker's way into the store."""
+    """The worker's way into the store; `at_once` is how many operations it may run at once."""
 
-    def __init__(self, server: Server, worker: str, lease_s: float) -> None:
+    def __init__(self, server: Server, worker: str, lease_s: float, at_once: int = 0) -> None:
         self._server = server
         self._worker = worker
         self._lease_ms = int(lease_s * 1000)
+        self._at_once = at_once
 
     async def claim(self, attempt: AttemptId) -> Claim | Refused | None:
         """Move the attempt from arq's queue into our leases; None when the chunk is no longer waiting for it."""
         reply = await self._run(
-            "claim", attempt, self._worker, self._lease_ms, random_bits(), SETTLING_REFUSALS, ALIVE_MS
+            "claim", attempt, self._worker, self._lease_ms, random_bits(), SETTLING_REFUSALS, ALIVE_MS, self._at_once
         )
         if not reply:
             return None
@@ -199,7 +202,7 @@ class AttemptStore:
             return Refused()
         envelope, payload, start, stop, done, deaths, number, submit_id = reply[1:9]
         reason, now_ms, first_claim_ms, kind, commits, lane, given_up, order, fuzzed_ms = reply[9:18]
-        unrecorded, loading_deaths, blamed, first, last, recorded, newest, *enclosed = reply[18:]
+        unrecorded, loading_deaths, blamed, first, last, recorded, newest, at_once, *enclosed = reply[18:]
         return Claim(
             id=attempt,
             envelope=envelope,
@@ -212,6 +215,7 @@ class AttemptStore:
             loading_deaths=loading_deaths,
             blamed=blamed,
             suspects=Suspects(first, last, recorded, newest == 1) if recorded else None,
+            at_once=at_once,
             attempt=number,
             submit_id=submit_id.decode(),
             stop_reason=_stop_reason(reason),
@@ -253,7 +257,7 @@ class AttemptStore:
         )
         return CommitReply(fenced=status == b"fenced", stop_reason=_stop_reason(reason))
 
-    async def enter(self, attempt: AttemptId, phase: ShardPhase) -> bool:
+    async def enter(self, attempt: AttemptId, phase: AttemptPhase) -> bool:
         """Say what the attempt does from now on; False when the chunk is no longer ours."""
         return bool(await self._run("enter", attempt, phase.value) == b"ok")
 

@@ -13,7 +13,7 @@ from redis.exceptions import NoScriptError
 
 from fuzzfarm_shared import arq_queue
 from fuzzfarm_shared.connection import Patience, farm_errors
-from fuzzfarm_shared.keys import ChunkKind, Lane, Part, ShardPhase
+from fuzzfarm_shared.keys import ONE_BY_ONE_DEATHS, AttemptPhase, ChunkKind, Lane, Part
 from fuzzfarm_shared.schedule import Priority
 from fuzzfarm_shared.settings import FarmSettings
 
@@ -31,13 +31,14 @@ def source(name: str) -> str:
     folder = resources.files("fuzzfarm_shared.store") / "lua"
     parts = ", ".join(f"{part.name} = '{part.value}'" for part in Part)
     kinds = ", ".join(f"{kind.name} = '{kind.value}'" for kind in ChunkKind)
-    phases = ", ".join(f"{phase.name} = '{phase.value}'" for phase in ShardPhase)
+    phases = ", ".join(f"{phase.name} = '{phase.value}'" for phase in AttemptPhase)
     lanes = ", ".join(f"'{lane.value}'" for lane in Lane)
     priorities = ", ".join(f"'{priority.value}'" for priority in Priority)
     header = (
         f"local part = {{{parts}}}\n"
         f"local KIND = {{{kinds}}}\n"
         f"local PHASE = {{{phases}}}\n"
+        f"local ONE_BY_ONE_DEATHS = {ONE_BY_ONE_DEATHS}\n"
         f"local LANES = {{{lanes}}}\n"
         f"local PRIORITIES = {{{priorities}}}\n"
         f"local ARQ = {{JOB = '{arq_queue.JOB_PREFIX}', RETRY = '{arq_queue.RETRY_PREFIX}', "

@@ -198,7 +198,7 @@ def test_a_job_that_kills_its_worker_is_given_up_after_two_tries_alone_among_slo
     ("recordings", "message"),
     [
         ("recordings", "2 workers died while they ran this example"),
-        ("a-file/no-folder", "4 workers died, nobody knows of what, the last two when this example was next"),
+        ("a-file/no-folder", "4 workers died, nobody knows of what, the last 2 when this example was next"),
     ],
 )
 def test_an_example_that_kills_workers_is_a_finding_and_the_others_run(
@@ -208,7 +208,7 @@ def test_an_example_that_kills_workers_is_a_finding_and_the_others_run(
     recordings: str,
     message: str,
 ) -> None:
-    """Seen to fail where recorders are not told (`of_the_dead` in host.py): it costs a worker more."""
+    """Seen to fail where recorders are not told (`of_the_dead` in host.py): it costs two workers more."""
     (notes / "a-file").touch()
 
     async def scenario() -> None:

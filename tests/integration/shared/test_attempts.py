@@ -10,7 +10,7 @@ import pytest
 from store_harness import LONG_S, SHORT_S, Held, StoreHarness, call_payload, fuzz_payload, wait_until
 
 from fuzzfarm_shared.arq_queue import IN_PROGRESS_PREFIX
-from fuzzfarm_shared.keys import ChunkKind, Lane, Part, ShardPhase
+from fuzzfarm_shared.keys import AttemptPhase, ChunkKind, Lane, Part
 from fuzzfarm_shared.outcomes import BatchState
 from fuzzfarm_shared.schedule import Priority, StopReason
 from fuzzfarm_shared.store import Claim, Commit, Refused, Suspects, TakeOver
@@ -147,7 +147,7 @@ def test_every_death_of_a_holder_is_counted(drive: Drive) -> None:
 async def running(store: StoreHarness, worker: str) -> Held:
     """Return what waits, taken by a worker that runs its examples and is about to die."""
     chunk = await store.take(store.worker(worker, SHORT_S))
-    assert await chunk.store.enter(chunk.claim.id, ShardPhase.RUNNING)
+    assert await chunk.store.enter(chunk.claim.id, AttemptPhase.RUNNING)
     return chunk
 
 
@@ -258,16 +258,24 @@ def test_a_shard_is_suspected_only_of_what_it_did_when_it_is_tried_again(drive: 
     async def steps(store: StoreHarness) -> None:
         await store.append(0, fuzz_payload(0, 100), seal=True)
         told = []
-        phases = [None, None, ShardPhase.LOADING, None, ShardPhase.LOADING, ShardPhase.RUNNING, ShardPhase.LOADING]
+        phases = [
+            None,
+            None,
+            AttemptPhase.LOADING,
+            None,
+            AttemptPhase.LOADING,
+            AttemptPhase.RUNNING,
+            AttemptPhase.LOADING,
+        ]
         for number, phase in enumerate(phases):
             chunk = await store.take(store.worker(f"w{number}", SHORT_S))
-            if phase is ShardPhase.RUNNING:
-                assert await chunk.store.enter(chunk.claim.id, ShardPhase.LOADING)
+            if phase is AttemptPhase.RUNNING:
+                assert await chunk.store.enter(chunk.claim.id, AttemptPhase.LOADING)
             for _ in range(2 if phase else 0):
                 assert phase is not None
                 assert await chunk.store.enter(chunk.claim.id, phase)
             await freed_by(store)
-            if number and phase is not ShardPhase.RUNNING:
+            if number and phase is not AttemptPhase.RUNNING:
                 assert not await store.worker().suspect(chunk.claim.id, 1, 1)  # nothing ran
             assert phase is None or not await chunk.store.enter(chunk.claim.id, phase)
             claim = (await store.take(store.worker("looking"))).claim
@@ -290,7 +298,7 @@ def test_deaths_while_a_target_is_loaded_count_for_all_shards_of_the_operation_u
         await whole.store.hand_back_rest(whole.claim.id, whole.done, 0, 50, 100)
         await whole.store.hand_back_all(whole.claim.id, whole.done)
         shards, told = set(), []
-        for phase in (*[ShardPhase.LOADING] * 3, ShardPhase.RUNNING, ShardPhase.LOADING):
+        for phase in (*[AttemptPhase.LOADING] * 3, AttemptPhase.RUNNING, AttemptPhase.LOADING):
             chunk = await store.take(store.worker("w", SHORT_S))
             shards.add(chunk.claim.start)
             told.append(chunk.claim.loading_deaths)
@@ -312,7 +320,7 @@ def test_shards_of_one_operation_that_lose_their_lease_together_count_as_one_dea
         await whole.store.hand_back_all(whole.claim.id, whole.done)
         for _ in range(2):
             chunk = await store.take(store.worker("w", SHORT_S))
-            assert await chunk.store.enter(chunk.claim.id, ShardPhase.LOADING)
+            assert await chunk.store.enter(chunk.claim.id, AttemptPhase.LOADING)
             await freed_by(store, lease_s=LONG_S)
         assert (await store.take(store.worker())).claim.loading_deaths == 1
 

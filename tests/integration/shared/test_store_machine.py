@@ -29,7 +29,7 @@ from hypothesis.stateful import (
 from sightings import finding
 from store_harness import Held, StoreHarness, call_payload, fuzz_payload, wait_until
 
-from fuzzfarm_shared.keys import ChunkKind, Part, ShardPhase
+from fuzzfarm_shared.keys import AttemptPhase, ChunkKind, Part
 from fuzzfarm_shared.schedule import StopReason
 from fuzzfarm_shared.settings import FarmSettings
 from fuzzfarm_shared.store import Claim, Commit, sighting
@@ -202,11 +202,11 @@ class StoreMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.held)
     @rule(
         place=PLACE,
-        phase=st.none() | st.sampled_from(ShardPhase),
+        phase=st.none() | st.sampled_from(AttemptPhase),
         told=st.sampled_from(["before", "after", "never"]),
         times=TIMES,
     )
-    def die(self, place: int, phase: ShardPhase | None, told: str, times: int) -> None:
+    def die(self, place: int, phase: AttemptPhase | None, told: str, times: int) -> None:
         chunk = self.held.pop(place % len(self.held))
         self.zombies.append(chunk)
         has_ended = self.run(self.store.status()).done  # what is held of it has no record any more
@@ -217,7 +217,7 @@ class StoreMachine(RuleBasedStateMachine):
             self.tell_of(chunk, times, useful=not has_ended)
         self.run(self.end_lease(chunk))
         if told == "after":
-            ran = phase is ShardPhase.RUNNING or (phase is None and chunk.claim.deaths == 0)
+            ran = phase is AttemptPhase.RUNNING or (phase is None and chunk.claim.deaths == 0)
             self.tell_of(chunk, times, useful=ran and not has_ended)
 
     def tell_of(self, chunk: Held, times: int, *, useful: bool) -> None:

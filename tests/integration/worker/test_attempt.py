@@ -110,31 +110,6 @@ def test_a_fuzz_operation_whose_children_do_not_work_fails_at_once(host_settings
     asyncio.run(scenario())
 
 
-def test_an_operation_at_which_workers_died_is_given_up_when_two_of_them_ran_it_alone(
-    host_settings: WorkerHostSettings,
-) -> None:
-    """Seen to fail where one is enough: on a farm whose workers are killed, operations fail that did nothing."""
-    operations = [CallOperation(target="farm_targets:echo", args=[number]) for number in range(3)]
-
-    async def scenario() -> None:
-        async with bench(host_settings, HeldStore, operations) as (farm, store):
-            store.go_on.set()
-            await farm.die(MOST_DEATHS - 1)
-            await farm.run_all()
-            assert (await farm.batch.wait(WAIT_S)).results == {"0": 0, "1": 1, "2": 2}
-        async with bench(host_settings, HeldStore, operations) as (farm, store):
-            store.go_on.set()
-            await farm.die(MOST_DEATHS)
-            await farm.run_all()
-            aggregate = await farm.batch.wait(WAIT_S)
-            assert aggregate.results == {"1": 1, "2": 2}
-            error = aggregate.errors["0"]
-            assert (error.kind, error.attempt) == (ErrorKind.WORKER_LOST, MOST_DEATHS + 1)
-            assert error.message.startswith("4 workers died while they ran this operation, or were about to, two of ")
-
-    asyncio.run(scenario())
-
-
 def test_a_merge_is_given_up_after_many_deaths(host_settings: WorkerHostSettings) -> None:
     operation = FuzzOperation(target="farm_targets:fuzz_nothing", examples=10)
 

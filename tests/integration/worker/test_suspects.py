@@ -15,7 +15,7 @@ import pytest
 from bench import Bench, HeldStore, bench
 
 from fuzzfarm import FuzzOperation, OperationError
-from fuzzfarm_shared.keys import AttemptId, ShardPhase
+from fuzzfarm_shared.keys import ONE_BY_ONE_DEATHS, AttemptId, AttemptPhase
 from fuzzfarm_shared.outcomes import ErrorKind, Finding
 from fuzzfarm_shared.settings import WorkerHostSettings
 from fuzzfarm_shared.store import Claim, Commit, CommitReply
@@ -29,7 +29,7 @@ class NotingStore(HeldStore):
     """Notes how many examples each commit records; `leaving` has its worker leave when it has blamed one."""
 
     examples: list[int]
-    phases: dict[AttemptId, ShardPhase]
+    phases: dict[AttemptId, AttemptPhase]
     leaving: Attempt | None = None
 
     async def commit(self, attempt: AttemptId, commit: Commit) -> CommitReply:
@@ -39,7 +39,7 @@ class NotingStore(HeldStore):
             self.leaving.leave()
         return await super().commit(attempt, commit)
 
-    async def enter(self, attempt: AttemptId, phase: ShardPhase) -> bool:
+    async def enter(self, attempt: AttemptId, phase: AttemptPhase) -> bool:
         self.__dict__.setdefault("phases", {})[attempt] = phase
         return await super().enter(attempt, phase)
 
@@ -59,7 +59,7 @@ class WatchedChildren(FuzzChildren):
         self.ran.append(range(start, stop))
         alone = stop == start + 1
         if alone:
-            self.seem[list(self.store.phases.values()).count(ShardPhase.RUNNING)] += 1
+            self.seem[list(self.store.phases.values()).count(AttemptPhase.RUNNING)] += 1
         with self._suspect(alone):
             async for progress in super().run_shard(operation, start, stop, **options):
                 yield progress
@@ -140,7 +140,7 @@ KILLERS = {
     "recorders told of three deaths": [range(90, 105), range(102, 105), range(102, 103)],
     "two recorders told, and one did not": [None, range(102, 103), range(102, 103)],
     "two recorders told, and two did not": [None, None, range(102, 103), range(102, 103)],
-    "one did not, when it was proven": [range(102, 103), range(102, 103), None, None, None],
+    "one did not, when it was proven": [range(102, 103), range(102, 103), *[None] * MOST_DEATHS],
 }
 
 
@@ -168,7 +168,7 @@ def test_the_one_example_that_ran_whenever_workers_died_is_a_finding_and_does_no
 
 LITTLE_EVIDENCE = {
     "it ran at one of them only": [range(102, 103), range(104, 105), range(102, 103)],
-    "one died while it ran alone": [None] * (MOST_DEATHS - 1),
+    "one died while it ran alone": [None] * (ONE_BY_ONE_DEATHS + 1),
 }
 
 
@@ -209,19 +209,19 @@ def test_an_example_is_not_even_generated_when_a_worker_died_of_its_blame(
 
 INNOCENT = {
     "it waited": [None] * 6,
-    "its target was loaded a few times": [None, *[ShardPhase.LOADING] * (MOST_LOADING_DEATHS - 1)],
+    "its target was loaded a few times": [None, *[AttemptPhase.LOADING] * (MOST_LOADING_DEATHS - 1)],
     "its target was loaded in between": [
         None,
-        *[ShardPhase.LOADING] * (MOST_LOADING_DEATHS - 1),
-        ShardPhase.RUNNING,
-        ShardPhase.LOADING,
+        *[AttemptPhase.LOADING] * (MOST_LOADING_DEATHS - 1),
+        AttemptPhase.RUNNING,
+        AttemptPhase.LOADING,
     ],
 }
 
 
 @pytest.mark.parametrize("phases", INNOCENT.values(), ids=INNOCENT)
 def test_a_shard_of_which_nothing_ran_is_innocent(
-    slow_commits: WorkerHostSettings, phases: list[ShardPhase | None]
+    slow_commits: WorkerHostSettings, phases: list[AttemptPhase | None]
 ) -> None:
     """Seen to fail where every death counts (take_over.lua): an example is blamed that never ran."""
 
@@ -238,7 +238,7 @@ def test_a_target_that_kills_whoever_loads_it_is_given_up(slow_commits: WorkerHo
     async def scenario() -> None:
         async with bench(slow_commits, NotingStore, [fuzz()]) as (at, _):
             await at.die(1, phase=None)
-            await at.die(MOST_LOADING_DEATHS, phase=ShardPhase.LOADING)
+            await at.die(MOST_LOADING_DEATHS, phase=AttemptPhase.LOADING)
             error = await failure(at)
             assert error.kind is ErrorKind.WORKER_LOST
             assert error.message.startswith(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -16,7 +17,7 @@ from fuzzfarm_shared.errors import (
     SignatureError,
     UnknownKindError,
 )
-from fuzzfarm_shared.keys import ChunkKind, ShardPhase
+from fuzzfarm_shared.keys import AttemptPhase, ChunkKind
 from fuzzfarm_shared.log import get_logger
 from fuzzfarm_shared.outcomes import ErrorKind, OperationError
 from fuzzfarm_shared.payloads import Payload
@@ -78,6 +79,7 @@ class Attempt:
         self._is_cut = False
         self.hang_after_s: float | None = None
         self._refused_order: bytes | None = None
+        self._phase: AttemptPhase | None = None
 
     async def run(self) -> None:
         """Do the chunk's work until nothing of it is left here.
@@ -155,15 +157,33 @@ class Attempt:
         """Whether every unit that is ours has its outcome."""
         return len(self.done.within(self.claim.start, self.stop)) >= self.stop - self.claim.start
 
-    async def enter(self, phase: ShardPhase) -> None:
+    async def enter(self, phase: AttemptPhase) -> None:
         """Say what is done from now on, should the worker die of it.
 
         Raises:
             FencedError: when the chunk is no longer ours.
         """
+        if phase is self._phase:
+            return
         await self._finish_in_flight()
         if not await self._ask(self.station.store.enter(self.claim.id, phase)):
             raise FencedError
+        self._phase = phase
+
+    @asynccontextmanager
+    async def alone(self, turn: AbstractAsyncContextManager[None]) -> AsyncIterator[None]:
+        """Run while no other suspect runs on this worker; as long as others do, say that this one only waits.
+
+        `turn` waits in the `suspect_line` of the station.
+
+        Raises:
+            FencedError: when the chunk is no longer ours.
+        """
+        if self.station.suspect_line.busy:
+            await self.enter(AttemptPhase.WAITING)
+        async with turn:
+            await self.enter(AttemptPhase.RUNNING)
+            yield
 
     async def hand_back_from(self, split: int, *, suspected: bool = True) -> None:
         """Let other workers have the units from `split` on, none of which was started. Cancellation lets it go on.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from fuzzfarm_shared.errors import CodecError, SignatureError, TargetError
+from fuzzfarm_shared.keys import ONE_BY_ONE_DEATHS
 from fuzzfarm_shared.log import get_logger
 from fuzzfarm_shared.operations import FuzzOperation
 from fuzzfarm_shared.outcomes import Finding
@@ -12,7 +13,6 @@ from fuzzfarm_shared.store.findings import open_finding
 from fuzzfarm_worker.chunks.admission import admitted
 from fuzzfarm_worker.chunks.attempt import Attempt
 from fuzzfarm_worker.chunks.results import commit_result, nothing
-from fuzzfarm_worker.chunks.suspicion import ONE_BY_ONE_DEATHS
 from fuzzfarm_worker.fuzzing.confirming import RUNS, confirm
 from fuzzfarm_worker.fuzzing.shrinking import shrink
 

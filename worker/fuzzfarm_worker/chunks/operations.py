@@ -11,6 +11,7 @@ from math import inf
 from typing import Any
 
 from fuzzfarm_shared.errors import FuzzfarmError, TargetError
+from fuzzfarm_shared.keys import ONE_BY_ONE_DEATHS, AttemptPhase
 from fuzzfarm_shared.log import get_logger
 from fuzzfarm_shared.operations import LEFT_TO_WORKER, AnyOperation, CallOperation
 from fuzzfarm_shared.outcomes import ErrorKind, OperationError
@@ -19,7 +20,7 @@ from fuzzfarm_shared.settings import WorkerHostSettings
 from fuzzfarm_shared.store.readings import outcome_context
 from fuzzfarm_worker.chunks.attempt import SIGN_OF_LIFE_S, Attempt
 from fuzzfarm_worker.chunks.recorder import Recorder
-from fuzzfarm_worker.chunks.suspicion import MOST_DEATHS, ONE_BY_ONE_DEATHS
+from fuzzfarm_worker.chunks.suspicion import reason_to_give_up_operation
 from fuzzfarm_worker.chunks.telling import Teller
 from fuzzfarm_worker.executors.kernel import Call, Record
 from fuzzfarm_worker.executors.run import Run
@@ -47,8 +48,8 @@ class OperationsWork:
     """Runs the operations of one chunk; see `Work`.
 
     After a worker died with this chunk, calls run in children, so that a second death tells which one it was and costs
-    no worker; jobs are children already. If a second worker dies all the same, operations run one at a time, each
-    committed before the next starts.
+    no worker; jobs are children already. If a second worker dies all the same, operations run one at a time on the
+    worker, each committed before the next starts.
     """
 
     def __init__(self, attempt: Attempt, payload: Payload) -> None:
@@ -69,14 +70,15 @@ class OperationsWork:
 
     async def run(self) -> None:
         """Run what can be run here; refuse what cannot."""
-        if self._attempt.claim.deaths >= MOST_DEATHS:
-            await self._give_up_first()
+        claim = self._attempt.claim
+        if reason := reason_to_give_up_operation(claim):
+            await self._give_up_first(reason)
             if self._attempt.complete:
                 return
-        if self._attempt.claim.deaths:
+        if claim.deaths:
             await self._hand_back_unsuspected()
         self._prepare()
-        if self._attempt.claim.deaths >= ONE_BY_ONE_DEATHS:
+        if claim.unrecorded >= ONE_BY_ONE_DEATHS:
             await self._run_one_by_one()
         else:
             await self._run_all()
@@ -132,6 +134,8 @@ class OperationsWork:
         self._recorder.record(index, ok, value, tries, started, took_s)
 
     async def _run_all(self) -> None:
+        if self._attempt.claim.deaths:
+            await self._attempt.enter(AttemptPhase.RUNNING)
         async with self._kept(self._keep()):
             self._run = self._attempt.station.kernel.open(self._calls(), self._record)
             await self._run.completed()
@@ -152,27 +156,41 @@ class OperationsWork:
         while not await self._ends_within(SIGN_OF_LIFE_S):
             self._teller.tell_soon()
 
-    async def _give_up_first(self) -> None:
+    async def _give_up_first(self, reason: str) -> None:
         """Record the error of the operation at which workers died; before its target is loaded, which may kill too."""
         claim = self._attempt.claim
         victim = next(self._attempt.done.missing(claim.start, claim.stop), None)
         if victim is not None:
-            self._recorder.record(victim, False, _worker_lost(), MOST_DEATHS, time.monotonic(), 0.0)
+            error = OperationFailedError(OperationError(ErrorKind.WORKER_LOST, "", reason))
+            self._recorder.record(victim, False, error, claim.attempt - 1, time.monotonic(), 0.0)
             await self._commit()
 
     async def _hand_back_unsuspected(self) -> None:
-        """Give back what no dead worker can have died of: as many operations as run at once may have been started."""
+        """Give back what no dead worker can have died of: it had started as many operations as it runs at once."""
         attempt = self._attempt
         missing = attempt.done.missing(attempt.claim.start, attempt.claim.stop)
-        split = next(islice(missing, attempt.station.settings.max_concurrency, None), attempt.stop)
+        started = attempt.claim.at_once or attempt.station.settings.max_concurrency
+        split = next(islice(missing, started, None), attempt.stop)
         if split < attempt.stop:
             await attempt.hand_back_from(split, suspected=False)
 
     async def _run_one_by_one(self) -> None:
+        """Run one operation at a time, and only the first without an outcome, against which deaths are held."""
+        attempt = self._attempt
         async with self._kept(self._tell()):
             for call in self._calls():
-                await self._commit()
-                await self._attempt.station.kernel.run(iter((call,)), self._record)
+                async with attempt.alone(attempt.station.suspect_line):
+                    if attempt.stopping or self._first_missing() != call[0]:
+                        break
+                    await attempt.station.kernel.run(iter((call,)), self._record)
+                    await self._commit()
+        skipped = self._first_missing()
+        if self._refusals and not attempt.stopping and skipped is not None:
+            await attempt.hand_back_from(skipped + 1)
+
+    def _first_missing(self) -> int | None:
+        attempt = self._attempt
+        return next(attempt.done.missing(attempt.claim.start, attempt.stop), None)
 
     def _calls(self) -> Iterator[Call]:
         """Yield calls in order until the chunk ends, its rest is handed back, or the worker leaves."""
@@ -266,14 +284,3 @@ def _completed(spec: AnyOperation, settings: WorkerHostSettings) -> AnyOperation
     """Return the options of an operation, those that it leaves to its worker from the settings."""
     left = {name: getattr(settings, name) for name in LEFT_TO_WORKER if name not in spec.model_fields_set}
     return spec.model_copy(update=left) if left else spec
-
-
-def _worker_lost() -> OperationFailedError:
-    return OperationFailedError(
-        OperationError(
-            ErrorKind.WORKER_LOST,
-            "",
-            f"{MOST_DEATHS} workers died while they ran this operation, or were about to, two of them while its "
-            "neighbours waited: it is given up; see what it does to the processes and the memory of its host",
-        )
-    )

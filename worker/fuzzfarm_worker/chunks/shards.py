@@ -9,7 +9,7 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 
 from fuzzfarm_shared.errors import TargetError
-from fuzzfarm_shared.keys import ShardPhase
+from fuzzfarm_shared.keys import AttemptPhase
 from fuzzfarm_shared.log import get_logger
 from fuzzfarm_shared.merging import merge
 from fuzzfarm_shared.operations import FuzzOperation
@@ -113,11 +113,11 @@ class ShardWork:
             if attempt.stopping:
                 return
             try:
-                await attempt.station.children.load(self._operation, before=lambda: attempt.enter(ShardPhase.LOADING))
+                await attempt.station.children.load(self._operation, before=lambda: attempt.enter(AttemptPhase.LOADING))
             except Exception:
-                await attempt.enter(ShardPhase.WAITING)  # this worker lives: whatever ends its lease, it is not that
+                await attempt.enter(AttemptPhase.WAITING)  # this worker lives: whatever ends its lease, it is not that
                 raise
-        await attempt.enter(ShardPhase.RUNNING)
+        await attempt.enter(AttemptPhase.RUNNING)
 
     async def _run_one_by_one(self, suspects: range, ends_at: float | None) -> None:
         """Commit each example before the next starts, and blame the one that is known to have killed workers."""
@@ -126,7 +126,7 @@ class ShardWork:
         while self._next < min(suspects.stop, attempt.stop) and not attempt.stopping:
             if ends_at is not None and time.monotonic() >= ends_at:
                 return
-            async with self._alone():
+            async with attempt.alone(self._in_line()):
                 if blame := self._suspicion.blame(self._next):
                     await self._take_blamed(blame)
                 else:
@@ -141,17 +141,6 @@ class ShardWork:
         finding = await children.blame(self._operation, blame.index, blame.message, generate=blame.may_generate)
         self._pending.append(replace(nothing(seed), examples=1, findings=[finding]))
         self._next += 1
-
-    @asynccontextmanager
-    async def _alone(self) -> AsyncIterator[None]:
-        """Run while no other suspect runs on this worker; as long as others do, say that this one only waits."""
-        attempt, waits = self._attempt, self._attempt.station.suspect_line.busy
-        if waits:
-            await attempt.enter(ShardPhase.WAITING)
-        async with self._in_line():
-            if waits:
-                await attempt.enter(ShardPhase.RUNNING)
-            yield
 
     @asynccontextmanager
     async def _in_line(self) -> AsyncIterator[None]:

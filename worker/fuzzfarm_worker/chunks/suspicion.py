@@ -6,16 +6,16 @@ import asyncio
 from dataclasses import dataclass
 from types import TracebackType
 
+from fuzzfarm_shared.keys import ONE_BY_ONE_DEATHS
 from fuzzfarm_shared.store import Claim, Suspects
 
-ONE_BY_ONE_DEATHS = 2
-"""A chunk whose worker died so often: its operations, or examples, run one at a time, each recorded before the next."""
-
-MOST_DEATHS = ONE_BY_ONE_DEATHS + 2
-"""A chunk whose worker died so often: its first operation without an outcome is given up, for two workers have died
-while it ran alone. One is no proof: where workers are killed, cut off and stopped all the time, one in ten runs of
-`test_random_trouble.py` gave up an operation that had done nothing.
+ALONE_DEATHS = 2
+"""So many workers must have died while one operation, or example, ran alone, to blame them on it. One is no proof where
+workers are killed, cut off and stopped for other reasons: `test_random_trouble.py` failed of that now and then.
 """
+
+MOST_DEATHS = ONE_BY_ONE_DEATHS + ALONE_DEATHS
+"""A chunk whose worker died so often: its first operation without an outcome is given up."""
 
 RECORDED_DEATHS = 2
 """So many workers must have died while one example ran, by the word of their recorders, to blame them on it."""
@@ -86,7 +86,7 @@ class Suspicion:
             return proven
         enough = MOST_DEATHS + (proven is not None)
         if index == self.first and deaths >= enough:
-            message = f"{deaths} workers died, nobody knows of what, the last two when this example was next"
+            message = f"{deaths} workers died, nobody knows of what, the last {ALONE_DEATHS} when this example was next"
             return Blame(index, message, may_generate=deaths == enough)
         return None
 
@@ -117,6 +117,21 @@ class Suspicion:
                 "before they got anything done: the log of the workers says more"
             )
         return None
+
+
+def reason_to_give_up_operation(claim: Claim) -> str | None:
+    """Return why the first operation of a chunk without an outcome is given up; None: it is not."""
+    if claim.unrecorded >= MOST_DEATHS:
+        return (
+            f"{claim.unrecorded} workers died while they ran this operation or its neighbours, the last {ALONE_DEATHS} "
+            "while it ran alone: it is given up; see what it does to the processes and the memory of its host"
+        )
+    if claim.deaths >= MOST_VAIN_ATTEMPTS:
+        return (
+            f"{claim.deaths} attempts at this operation ended with their worker, or failed in it, before they got "
+            "anything done: the log of the workers says more"
+        )
+    return None
 
 
 class Line:

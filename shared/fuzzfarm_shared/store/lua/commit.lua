@@ -50,7 +50,7 @@ if final then
 else
   rec.q, rec.m, rec.g = number, ARGV[11], rec.g + ARGV[16]
   -- What got on is not what killed workers before; the next one is tried as carefully.
-  if units > 0 then rec.d, rec.u = math.min(rec.d, CAREFUL_DEATHS), math.min(rec.u, CAREFUL_DEATHS) end
+  if units > 0 then rec.d, rec.u = math.min(rec.d, ONE_BY_ONE_DEATHS), math.min(rec.u, ONE_BY_ONE_DEATHS) end
   save_chunk(batch, chunk, rec)
 end
 

@@ -16,8 +16,8 @@ if mode == 'rest' then
   if k >= rec.b then return 'ok' end
   local rest = {n = rec.n, p = rec.p, a = k, b = rec.b, m = ARGV[8], l = rec.l, r = rec.r, g = rec.g}
   local told = rec.x and rec.x.last >= k
-  if ARGV[12] == '1' then rest.u = math.min(rec.u, CAREFUL_DEATHS) end
-  if ARGV[12] == '1' or told then rest.d = math.min(rec.d, CAREFUL_DEATHS) end
+  if ARGV[12] == '1' then rest.u, rest.c = math.min(rec.u, ONE_BY_ONE_DEATHS), rec.c end
+  if ARGV[12] == '1' or told then rest.d = math.min(rec.d, ONE_BY_ONE_DEATHS) end
   if told then rest.x, rest.z = rec.x, rec.z end
   new_chunk(batch, rest, bits)
   rec.b, rec.m = k, ARGV[6]

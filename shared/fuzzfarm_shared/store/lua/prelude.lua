@@ -1,5 +1,5 @@
--- Shared by all scripts. KEYS[1] is the namespace; `part`, `ARQ`, `KIND`, `PHASE`, `LANES` and `PRIORITIES` are written by
--- server.py from keys.py.
+-- Shared by all scripts. KEYS[1] is the namespace; what stands in capitals and is not defined here, and `part`, are
+-- written by server.py from keys.py.
 --
 -- The life of a chunk, kept as one record in the batch's chunks hash until the batch has ended:
 --
@@ -17,10 +17,10 @@
 --
 -- Record: s state ("w", "l", "d": done, with its last token and nothing else), t token, n attempt, p payload, a, b units [a, b), m units with an outcome (packed by the
 -- client), e until when its lease was extended after an outage, q last commit, d deaths, u those of them in which nobody knows what ran, o token of the
--- last of these, i what a shard does that is tried again (a `ShardPhase`, or nil: it waits), g examples of it that were
+-- last of these, i what a shard does that is tried again (a `AttemptPhase`, or nil: it waits), g examples of it that were
 -- blamed, x which examples ran when workers died ({first, last, deaths}), y token of the last of these workers, z whether
 -- nobody died after it of whom less is known, l lane,
--- w worker, r workers that refused it, k kind (a `ChunkKind`, or nil), f id of the finding that it examines.
+-- w worker, c how many operations one of its holders may have run at once, r workers that refused it, k kind (a `ChunkKind`, or nil), f id of the finding that it examines.
 
 local ns = KEYS[1]
 local QUEUE, LEASES, BATCHES, WORKERS = ns .. ':queue', ns .. ':leases', ns .. ':batches', ns .. ':workers'
@@ -28,7 +28,6 @@ local TAKEN_OVER, STOPS = ns .. ':taken-over', ns .. ':stops'
 local OPEN, DEADLINES = ns .. ':open', ns .. ':deadlines'
 
 local LOOK_AFTER_MS = 30000
-local CAREFUL_DEATHS = 2 -- of a chunk whose operations run one at a time
 
 local function now_ms()
   local time = redis.call('TIME')
