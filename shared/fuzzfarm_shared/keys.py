@@ -48,6 +48,9 @@ class AttemptPhase(StrEnum):
     LOADING = "loading"
     """Its target is loaded into a child."""
 
+    FAILED = "failed"
+    """Nothing any more: it could not be done here, and its worker lives."""
+
     RUNNING = "running"
     """Its examples or operations run, or may run."""
 

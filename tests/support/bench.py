@@ -1,4 +1,4 @@
-"""A batch of one operation, and a worker without arq, whose attempts a test runs itself."""
+"""A batch, and a worker without arq, whose attempts a test runs itself."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class HeldStore(AttemptStore):
 
 
 class Bench:
-    """A batch of one operation, and a worker without arq, whose attempts the test runs itself."""
+    """A batch, and a worker without arq, whose attempts the test runs itself."""
 
     def __init__(self, host: WorkerHost, farm: Farm, batch: Batch) -> None:
         self.host = host
@@ -48,10 +48,18 @@ class Bench:
         return Attempt(self.host.station, claim, work_of)
 
     async def die(
-        self, times: int, ran: range | None = None, phase: AttemptPhase | None = AttemptPhase.RUNNING
+        self,
+        times: int,
+        ran: range | None = None,
+        phase: AttemptPhase | None = AttemptPhase.RUNNING,
+        at_once: int | None = None,
     ) -> None:
-        """Let holders of the waiting chunk die in this phase; recorders tell what `ran`, if that is given."""
-        dying = AttemptStore(self.host.server, "dying", 0.001, self.host.settings.max_concurrency)
+        """Let holders of the waiting chunk die in this phase; recorders tell what `ran`, if that is given.
+
+        They run `at_once` operations, or as many as the worker of this bench.
+        """
+        slots = self.host.settings.max_concurrency if at_once is None else at_once
+        dying = AttemptStore(self.host.server, "dying", 0.001, slots)
         for _ in range(times):
             claim = await dying.claim(AttemptId.parse((await self.waiting())[0]))
             assert isinstance(claim, Claim)

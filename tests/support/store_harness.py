@@ -108,8 +108,8 @@ class StoreHarness:
     async def close(self) -> None:
         await self.client.aclose()
 
-    def worker(self, name: str = "w1", lease_s: float = LONG_S) -> AttemptStore:
-        return AttemptStore(self.server, name, lease_s)
+    def worker(self, name: str = "w1", lease_s: float = LONG_S, at_once: int = 0) -> AttemptStore:
+        return AttemptStore(self.server, name, lease_s, at_once)
 
     async def append(
         self, index: int, payload: EncodedPayload, *, seal: bool = False, queue_limit: int = QUEUE_LIMIT

@@ -142,7 +142,7 @@ class WorkerHost:
         except FuzzfarmError as exc:
             log.error("a chunk was left to be taken over", chunk=job_id, reason=str(exc))
         except Exception:
-            # The lease runs out and another worker goes on; after a few of these the operation gets an error.
+            # The lease runs out and another worker goes on; after many of these the operation gets an error.
             log.exception("a chunk was left to be taken over", chunk=job_id)
         finally:
             self.intake.end(attempt_id)

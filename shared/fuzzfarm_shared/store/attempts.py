@@ -55,7 +55,7 @@ class Claim:
         loading_deaths: how often in a row workers died while they loaded the target of its operation.
         blamed: examples that were found to kill workers.
         suspects: what the recorders told of the last ones; None: nothing.
-        at_once: how many operations an earlier holder may have run at once; 0: nobody knows.
+        at_once: how many operations a worker that died with it may have run at once; 0: nobody knows.
         attempt: number of this attempt, counted from 1.
         submit_id: part of every signature of this batch.
         stop_reason: why the batch was told to stop; None: it was not.

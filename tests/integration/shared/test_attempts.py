@@ -343,6 +343,29 @@ def test_examples_that_were_blamed_are_counted_in_all_parts_of_a_shard(drive: Dr
     drive(steps)
 
 
+@pytest.mark.parametrize("suspected", [True, False])
+def test_a_claim_says_how_many_operations_a_worker_that_died_may_have_run_at_once(
+    drive: Drive, suspected: bool
+) -> None:
+    """Seen to fail where the last of them counts (claim.lua), and where the rest does not know it (hand_back.lua)."""
+
+    async def steps(store: StoreHarness) -> None:
+        await store.append(0, call_payload(0, 10), seal=True)
+        living = await store.take(store.worker("large", at_once=100))
+        await living.store.hand_back_all(living.claim.id, living.done)
+        told = []
+        for at_once in (6, 3):
+            chunk = await store.take(store.worker(f"w{at_once}", SHORT_S, at_once))
+            told.append(chunk.claim.at_once)
+            await freed_by(store)
+        holder = await store.take(store.worker("small", at_once=1))
+        await holder.store.hand_back_rest(holder.claim.id, holder.done, 0, 5, 10, suspected=suspected)
+        rest = await store.take(store.worker())
+        assert [*told, holder.claim.at_once, rest.claim.at_once] == [0, 6, 6, 6 if suspected else 0]
+
+    drive(steps)
+
+
 def test_a_renewed_lease_is_kept_and_a_lost_one_is_told(drive: Drive) -> None:
     async def steps(store: StoreHarness) -> None:
         await store.append(0, call_payload(0, 2))

@@ -274,7 +274,7 @@ def test_waiting_for_other_suspects_does_not_count_as_time_of_a_shard(slow_commi
         quick = fuzz().model_copy(update={"timeout_s": 4.0})
         async with bench(slow_commits, NotingStore, [quick]) as (at, _):
             await at.die(1, range(10))
-            async with at.host.station.suspect_line:
+            async with at.host.station.suspect_shards:
                 running = asyncio.create_task(at.run_all())
                 await asyncio.wait([running], timeout=5.0)
             await running
@@ -313,7 +313,7 @@ def test_a_worker_that_leaves_loads_nothing(slow_commits: WorkerHostSettings) ->
             leaving = await at.attempt()
             leaving.stopping = True
             await leaving.run()
-            waiting, suspects = await at.attempt(), at.host.station.suspect_line
+            waiting, suspects = await at.attempt(), at.host.station.suspect_shards
             async with suspects:
                 running = asyncio.create_task(waiting.run())
                 while suspects._wanted < 2:
@@ -368,7 +368,7 @@ def test_a_worker_that_cannot_read_recordings_works_on(slow_commits: WorkerHostS
 def test_suspects_of_two_operations_never_run_at_the_same_time_on_one_worker(
     slow_commits: WorkerHostSettings, proven: bool
 ) -> None:
-    """Seen to fail without `station.suspect_line`, and without WAITING (chunks/shards.py): both would be blamed."""
+    """Seen to fail without `station.suspect_shards`, and without WAITING (chunks/shards.py): both would be blamed."""
 
     async def scenario() -> None:
         operations = [fuzz().model_copy(update={"key": key}) for key in "ab"]

@@ -33,6 +33,7 @@ from fuzzfarm_shared.settling import (
 )
 from fuzzfarm_shared.store import Claim, Commit, Sighting
 from fuzzfarm_worker.chunks.station import Station, Work
+from fuzzfarm_worker.chunks.suspicion import Line
 from fuzzfarm_worker.renewal import Lease, LeaseEnd
 
 SIGN_OF_LIFE_S = 1.0
@@ -171,17 +172,17 @@ class Attempt:
         self._phase = phase
 
     @asynccontextmanager
-    async def alone(self, turn: AbstractAsyncContextManager[None]) -> AsyncIterator[None]:
-        """Run while no other suspect runs on this worker; as long as others do, say that this one only waits.
+    async def alone(self, line: Line, turn: AbstractAsyncContextManager[None] | None = None) -> AsyncIterator[None]:
+        """Run while nothing else in this line does; as long as something else does, say that this one only waits.
 
-        `turn` waits in the `suspect_line` of the station.
+        `turn` waits in the line where that takes more than to enter it.
 
         Raises:
             FencedError: when the chunk is no longer ours.
         """
-        if self.station.suspect_line.busy:
+        if line.busy:
             await self.enter(AttemptPhase.WAITING)
-        async with turn:
+        async with line if turn is None else turn:
             await self.enter(AttemptPhase.RUNNING)
             yield
 

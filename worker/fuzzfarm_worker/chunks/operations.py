@@ -47,9 +47,9 @@ class ChildrenLostError(FuzzfarmError):
 class OperationsWork:
     """Runs the operations of one chunk; see `Work`.
 
-    After a worker died with this chunk, calls run in children, so that a second death tells which one it was and costs
-    no worker; jobs are children already. If a second worker dies all the same, operations run one at a time on the
-    worker, each committed before the next starts.
+    After a worker died with this chunk, its calls run in children, so that a second death tells which one it was and
+    costs no worker; jobs are children already. If a second worker dies all the same, the operations that it may have
+    run are tried one at a time on the worker, each committed before the next starts.
     """
 
     def __init__(self, attempt: Attempt, payload: Payload) -> None:
@@ -67,6 +67,8 @@ class OperationsWork:
         self._teller = Teller(attempt, payload, self._board)
         self._ended = asyncio.Event()
         self._run: Run | None = None
+        self._alone = attempt.claim.unrecorded >= ONE_BY_ONE_DEATHS
+        self._all_committed = False
 
     async def run(self) -> None:
         """Run what can be run here; refuse what cannot."""
@@ -75,10 +77,9 @@ class OperationsWork:
             await self._give_up_first(reason)
             if self._attempt.complete:
                 return
-        if claim.deaths:
-            await self._hand_back_unsuspected()
         self._prepare()
-        if claim.unrecorded >= ONE_BY_ONE_DEATHS:
+        if self._alone:
+            await self._hand_back_unsuspected()
             await self._run_one_by_one()
         else:
             await self._run_all()
@@ -166,7 +167,10 @@ class OperationsWork:
             await self._commit()
 
     async def _hand_back_unsuspected(self) -> None:
-        """Give back what no dead worker can have died of: it had started as many operations as it runs at once."""
+        """Give back what no worker can have died of that had started as many operations as it runs at once.
+
+        Some of these may have ended, unrecorded, and others begun in their place: then the next deaths tell.
+        """
         attempt = self._attempt
         missing = attempt.done.missing(attempt.claim.start, attempt.claim.stop)
         started = attempt.claim.at_once or attempt.station.settings.max_concurrency
@@ -179,9 +183,13 @@ class OperationsWork:
         attempt = self._attempt
         async with self._kept(self._tell()):
             for call in self._calls():
-                async with attempt.alone(attempt.station.suspect_line):
-                    if attempt.stopping or self._first_missing() != call[0]:
+                if self._first_missing() != call[0]:
+                    break
+                async with attempt.alone(attempt.station.suspect_operations):
+                    if attempt.stopping:
                         break
+                    if call[0] + 1 >= attempt.stop:
+                        attempt.station.intake.started_all(attempt.claim.id)
                     await attempt.station.kernel.run(iter((call,)), self._record)
                     await self._commit()
         skipped = self._first_missing()
@@ -210,7 +218,7 @@ class OperationsWork:
                 continue
             if handler.tells:
                 args = (self._board.post(index), *args)
-            if index + 1 >= attempt.stop:
+            if index + 1 >= attempt.stop and not self._alone:
                 # Said before the last call starts: when that takes the last slot nobody asks for another.
                 attempt.station.intake.started_all(attempt.claim.id)
             yield index, handler.function, args, kwargs, handler.timeout_s, handler.retries, handler.retry_delay_s
@@ -266,12 +274,9 @@ class OperationsWork:
                 succeeded=count - segment.failed,
                 failed=segment.failed,
             )
-        if not recorded and self._ended_without_units():
-            await attempt.commit()
-
-    def _ended_without_units(self) -> bool:
-        """Whether the chunk became empty because all of it was handed back."""
-        return self._ended.is_set() and self._attempt.complete
+        if not recorded and self._ended.is_set() and attempt.complete and not self._all_committed:
+            await attempt.commit()  # it became empty because all of it was handed back
+        self._all_committed = attempt.complete
 
     async def _refuse_rest(self) -> None:
         reasons = "; ".join(islice(dict.fromkeys(str(exc) for exc in self._refusals), MOST_REASONS))

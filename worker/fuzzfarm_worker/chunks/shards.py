@@ -115,7 +115,7 @@ class ShardWork:
             try:
                 await attempt.station.children.load(self._operation, before=lambda: attempt.enter(AttemptPhase.LOADING))
             except Exception:
-                await attempt.enter(AttemptPhase.WAITING)  # this worker lives: whatever ends its lease, it is not that
+                await attempt.enter(AttemptPhase.FAILED)  # whatever ends its lease, it is not that this worker died
                 raise
         await attempt.enter(AttemptPhase.RUNNING)
 
@@ -126,7 +126,7 @@ class ShardWork:
         while self._next < min(suspects.stop, attempt.stop) and not attempt.stopping:
             if ends_at is not None and time.monotonic() >= ends_at:
                 return
-            async with attempt.alone(self._in_line()):
+            async with attempt.alone(attempt.station.suspect_shards, self._in_line()):
                 if blame := self._suspicion.blame(self._next):
                     await self._take_blamed(blame)
                 else:
@@ -147,7 +147,7 @@ class ShardWork:
         """Wait until no other suspect runs on this worker, which does not count as time of this shard."""
         when, since = self._limit.when(), asyncio.get_running_loop().time()
         self._limit.reschedule(None)
-        async with self._attempt.station.suspect_line:
+        async with self._attempt.station.suspect_shards:
             waited_s = asyncio.get_running_loop().time() - since
             self._limit.reschedule(None if when is None else when + waited_s)
             yield

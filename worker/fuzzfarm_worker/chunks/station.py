@@ -36,7 +36,8 @@ class Station:
         operations_done: outcomes recorded since the worker started.
         told: findings that this worker has told, by batch, payload and id.
         change_s: seconds that it took lately to have a child of another target.
-        suspect_line: what may kill this worker runs one at a time, so that no other suspect is blamed.
+        suspect_shards: examples that may kill this worker run one at a time, so that none is blamed for another.
+        suspect_operations: so do calls and jobs, in a line of their own, because they may take hours.
     """
 
     name: str
@@ -53,7 +54,8 @@ class Station:
     operations_done: int = 0
     change_s: float = 0.0
     told: set[tuple[str, int, str]] = field(default_factory=set)
-    suspect_line: Line = field(default_factory=Line)
+    suspect_shards: Line = field(default_factory=Line)
+    suspect_operations: Line = field(default_factory=Line)
 
 
 class Work(Protocol):

@@ -1,11 +1,12 @@
 -- Move an attempt from arq's queue into our leases. ARGV: batch, chunk, token, worker, lease (ms), random bits,
 -- refusals that settle a chunk, ms after which a worker is no longer counted as alive, operations that it runs at once.
 -- Returns {} when the attempt is no longer the chunk's; {"refused"} when this worker refused it before and others have
--- not (it is queued again for them); else {"ok", envelope, payload, a, b, units done, deaths, attempt, submit id, stop reason, now,
--- first claim of the payload (ms), kind, last commit, lane, given up, order to cancel,
--- first claim of a shard of the batch (ms), deaths in which nobody knows what ran, deaths while the target was loaded, examples blamed,
+-- not (it is queued again for them); else {"ok", envelope, payload, a, b, units done, deaths, attempt, submit id,
+-- stop reason, now, first claim of the payload (ms), kind, last commit, lane, given up, order to cancel, first claim of a
+-- shard of the batch (ms), deaths in which nobody knows what ran, deaths while the target was loaded, examples blamed,
 -- what recorders told: first, last, of how many deaths (-1, -1, 0: nothing), whether of the last one (0/1), operations that
--- an earlier holder may have run at once, what it encloses...}: results of shards for a merge, id and finding for an examination.
+-- workers which died with it may have run at once, what it encloses...}: results of shards for a merge, id and finding for
+-- an examination.
 local batch, chunk, token, worker, lease_ms = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
 local id = batch .. '/' .. chunk .. '@' .. token
 write_even_if_full()
@@ -23,7 +24,7 @@ if rec.s == 'w' and rec.r then
   end
 end
 
-local at_once = rec.c or 0
+local at_once = rec.d > 0 and rec.c or 0 -- only of those that died
 rec.s, rec.w, rec.c = 'l', worker, math.max(at_once, tonumber(ARGV[9]))
 save_chunk(batch, chunk, rec)
 redis.call('ZADD', LEASES, now + lease_ms, id)

@@ -1,7 +1,7 @@
 -- Record outcomes of one attempt. ARGV: batch, chunk, token, commit number (1, 2, ...), envelope ("" for none),
--- succeeded, failed, cancelled, units, examples, units done so far (packed), final (0/1), partial (0/1), random bits, given up (0/1: the
--- fuzz operation has failed, so its other shards need not run), examples blamed for deaths, then what it found: seconds to keep a finding, most of a
--- target, most hosts of one, and the fields of each `Sighting`.
+-- succeeded, failed, cancelled, units, examples, units done so far (packed), final (0/1), partial (0/1), random bits,
+-- given up (0/1: the fuzz operation has failed, so its other shards need not run), examples blamed for deaths, then what it
+-- found: seconds to keep a finding, most of a target, most hosts of one, and the fields of each `Sighting`.
 -- `partial` envelopes are results of a shard, kept until the last one of their fuzz operation is there, and all that it
 -- found is examined; then a merge chunk is queued, whose commit records the operation's one outcome.
 -- Returns {"ok" | "fenced" | "again", stop reason}.

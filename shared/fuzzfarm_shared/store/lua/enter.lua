@@ -1,4 +1,4 @@
--- Say what an attempt at a shard does from now on, whose worker may die of that. ARGV: batch, chunk, token, phase.
+-- Say what an attempt does from now on, whose worker may die of that. ARGV: batch, chunk, token, phase.
 -- Returns "ok" or "fenced".
 local batch, chunk, token, phase = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 write_even_if_full()

@@ -15,12 +15,16 @@
 -- a worker which was believed dead changes nothing. All of them are idempotent: a client repeats one after a lost
 -- reply. Keys are made from names in data, so the scripts need one server, not a cluster.
 --
--- Record: s state ("w", "l", "d": done, with its last token and nothing else), t token, n attempt, p payload, a, b units [a, b), m units with an outcome (packed by the
--- client), e until when its lease was extended after an outage, q last commit, d deaths, u those of them in which nobody knows what ran, o token of the
--- last of these, i what a shard does that is tried again (a `AttemptPhase`, or nil: it waits), g examples of it that were
--- blamed, x which examples ran when workers died ({first, last, deaths}), y token of the last of these workers, z whether
--- nobody died after it of whom less is known, l lane,
--- w worker, c how many operations one of its holders may have run at once, r workers that refused it, k kind (a `ChunkKind`, or nil), f id of the finding that it examines.
+-- The record of a chunk:
+--   s state ("w", "l", "d": done, with its last token and nothing else), t token, n attempt, k kind (a `ChunkKind`, or nil),
+--   l lane, w worker, r workers that refused it, e until when its lease was extended after an outage
+--   p payload, a, b units [a, b), m units with an outcome (packed by the client), q last commit
+--   d deaths, u those of them in which nobody knows what ran, o token of the last of these
+--   i what is done with a chunk that is tried again (an `AttemptPhase`, or nil: nothing yet)
+--   c how many operations its worker, or one that died before, runs at once
+--   x which examples ran when workers died ({first, last, deaths}), y token of the last of these workers, z whether nobody
+--     died after it of whom less is known, g examples of it that were blamed
+--   f id of the finding that it examines
 
 local ns = KEYS[1]
 local QUEUE, LEASES, BATCHES, WORKERS = ns .. ':queue', ns .. ':leases', ns .. ':batches', ns .. ':workers'

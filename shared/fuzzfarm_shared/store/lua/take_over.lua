@@ -46,8 +46,8 @@ local function count_loading_death(batch, rec)
   redis.call('HSET', payloads, field, cmsgpack.pack({deaths = loading.deaths + 1, last = now}))
 end
 
--- Count the death of a worker that held a chunk, unless its recorder told what ran. A shard that was tried for the first
--- time has not said what it did; one that is tried again is innocent as long as it waits.
+-- Count the death of a worker that held a chunk; as one of which nobody knows what ran, unless its recorder told that. A
+-- chunk that was tried for the first time has not said what it did; one that is tried again is innocent until it runs.
 local function count_death(batch, rec, token)
   if rec.y == token then
     rec.z = true
@@ -56,7 +56,7 @@ local function count_death(batch, rec, token)
   elseif rec.i == PHASE.RUNNING or (not rec.i and rec.d == 0) then
     rec.u, rec.o, rec.z = rec.u + 1, token, false
   end
-  rec.d = rec.d + 1
+  if rec.i ~= PHASE.WAITING then rec.d = rec.d + 1 end
 end
 
 local freed = 0
